@@ -1,0 +1,1 @@
+"""Analysis: tables in, frozen results out; nothing is drawn here."""

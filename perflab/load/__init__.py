@@ -1,0 +1,1 @@
+"""Load: arrivals, the generator and what stops it."""

@@ -1,0 +1,1 @@
+"""Reports: a notebook template in, one offline HTML file out."""

@@ -1,0 +1,1 @@
+"""Traces: the span table, its files, and the receiver that fills it."""

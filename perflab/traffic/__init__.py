@@ -1,0 +1,1 @@
+"""Traffic as it is described: scenarios and their endpoints."""
