@@ -1,0 +1,199 @@
+"""Span tables on disk: Parquet, sorted by trace, row groups that hold whole traces.
+
+Text columns are stored as plain Parquet strings (which any reader opens) and come back as categories.
+A file is written aside and renamed, so a reader never meets half of one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from perflab.errors import SchemaError, SpanFormatError, TraceError
+from perflab.trace.schema import FORMAT_VERSION, SPAN_COLUMNS, check_spans, concat_spans, empty_spans
+
+ROW_GROUP_SPANS = 128 * 1024
+"""Spans in a row group, at most, unless one trace alone has more."""
+
+_VERSION_KEY = b"perflab.format_version"
+_CATEGORIES = [name for name, dtype in SPAN_COLUMNS.items() if dtype == "category"]
+_ARROW_TYPES = {
+    "category": pa.string(),
+    "str": pa.string(),
+    "uint64": pa.uint64(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+}
+_SCHEMA = pa.schema(
+    [pa.field(name, _ARROW_TYPES[dtype], nullable=False) for name, dtype in SPAN_COLUMNS.items()],
+    metadata={_VERSION_KEY: str(FORMAT_VERSION).encode()},
+)
+
+
+def write_spans(spans: pd.DataFrame, path: str | Path, *, row_group_spans: int = ROW_GROUP_SPANS) -> Path:
+    """Write a span table to one Parquet file, in one step.
+
+    Parameters
+    ----------
+    spans : pandas.DataFrame
+        A span table; columns outside `SPAN_COLUMNS` are not written.
+    path : str or Path
+        The file; its directory is made if need be. An existing file is replaced.
+    row_group_spans : int
+        Spans in a row group, at most, unless one trace alone has more.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    SchemaError
+        If it is no span table, or a text column has empty cells (use ``""``).
+    TraceError
+        If the file cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    table = sort_spans(check_spans(spans))
+    for name, dtype in SPAN_COLUMNS.items():
+        if dtype in ("category", "str") and table[name].isna().any():
+            raise SchemaError(f"column {name!r} of the span table has missing values; '' means none")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(aside, _SCHEMA, compression="zstd") as writer:
+            for start, end in _row_groups(table["trace_id"].array, row_group_spans):
+                writer.write_table(_to_arrow(table.iloc[start:end]), row_group_size=max(end - start, 1))
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise TraceError(f"cannot write {len(table)} spans to {path}: {error}") from error
+    return path
+
+
+def read_spans(path: str | Path) -> pd.DataFrame:
+    """Read a span table.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file of `write_spans`, a directory of ``*.parquet`` files, or a run's directory (its ``spans/``
+        is read). An empty directory gives an empty table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A span table, sorted by trace id, start and span id.
+
+    Raises
+    ------
+    SpanFormatError
+        If nothing is there, or a file is cut short or no Parquet.
+    SchemaError
+        If a file is Parquet but no span table, or was written by a newer perflab.
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = path / "spans"
+        folder = inside if inside.is_dir() else path
+        tables = [_read_file(file) for file in sorted(folder.glob("*.parquet"))]
+        if len(tables) == 1:
+            return tables[0]
+        return sort_spans(concat_spans(tables)) if tables else empty_spans()
+    if not path.exists():
+        raise SpanFormatError(f"there are no spans at {path}: no such file or directory")
+    return _read_file(path)
+
+
+def sort_spans(spans: pd.DataFrame) -> pd.DataFrame:
+    """Return the span table sorted by trace id, start and span id, with a fresh ``RangeIndex``."""
+    trace_id = spans["trace_id"].array
+    by_text = np.argsort(trace_id.categories.to_numpy(dtype=object), kind="stable")
+    rank = np.empty(len(by_text) + 1, dtype=np.int64)
+    rank[by_text] = np.arange(len(by_text))
+    rank[-1] = -1  # code -1: no trace id
+    trace_rank = rank[trace_id.codes]
+    order = np.lexsort((spans["span_id"].to_numpy(), spans["start_ns"].to_numpy(), trace_rank))
+    if np.array_equal(order, np.arange(len(order))):
+        return spans.reset_index(drop=True)
+    return spans.iloc[order].reset_index(drop=True)
+
+
+def _row_groups(trace_id: pd.Categorical, limit: int) -> list[tuple[int, int]]:
+    """Return (start, end) slices that end where a trace ends."""
+    size = len(trace_id)
+    if not size:
+        return [(0, 0)]
+    codes: npt.NDArray[Any] = np.asarray(trace_id.codes)
+    ends = np.append(np.flatnonzero(codes[1:] != codes[:-1]) + 1, size)
+    groups = []
+    start = 0
+    while start < size:
+        place = int(np.searchsorted(ends, start + limit, side="right")) - 1
+        end = int(ends[place]) if place >= 0 and ends[place] > start else int(ends[place + 1])
+        groups.append((start, end))
+        start = end
+    return groups
+
+
+def _to_arrow(rows: pd.DataFrame) -> pa.Table:
+    arrays = []
+    for field in _SCHEMA:
+        values = rows[field.name]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            texts = pa.array(values.array.categories.to_numpy(dtype=object), type=pa.string())
+            arrays.append(texts.take(pa.array(values.array.codes)))
+        else:
+            arrays.append(pa.array(values, type=field.type, from_pandas=False))
+    return pa.Table.from_arrays(arrays, schema=_SCHEMA)
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    try:
+        with pq.ParquetFile(path, read_dictionary=_CATEGORIES) as file:
+            _check_file(path, file.schema_arrow)
+            table = file.read(columns=list(SPAN_COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        raise SpanFormatError(
+            f"{path} cannot be read as Parquet ({error}); it is cut short or something else"
+        ) from error
+    columns = {name: _from_arrow(table[name], dtype) for name, dtype in SPAN_COLUMNS.items()}
+    return check_spans(pd.DataFrame(columns))
+
+
+def _check_file(path: Path, schema: pa.Schema) -> None:
+    version = (schema.metadata or {}).get(_VERSION_KEY)
+    if version is None:
+        raise SchemaError(
+            f"{path} is Parquet but no span table of perflab; its columns are {schema.names}. "
+            "Build a table with perflab.trace.schema.span_table and write it with write_spans"
+        )
+    if not version.isdigit() or int(version) > FORMAT_VERSION:
+        raise SchemaError(
+            f"{path} has span format {version.decode(errors='replace')}; this perflab reads up to "
+            f"{FORMAT_VERSION}. Use the perflab that wrote it, or a newer one"
+        )
+    missing = [name for name in SPAN_COLUMNS if name not in schema.names]
+    if missing:
+        raise SchemaError(f"{path} lacks the columns {missing}; it has {schema.names}")
+
+
+def _from_arrow(column: pa.ChunkedArray, dtype: str) -> Any:
+    if dtype == "str":
+        return pd.array(column, dtype="str")
+    if dtype != "category":
+        return column.to_numpy()
+    chunk = column.unify_dictionaries().combine_chunks()
+    if isinstance(chunk, pa.ChunkedArray):
+        chunk = pa.concat_arrays(chunk.chunks) if chunk.num_chunks else pa.array([], chunk.type)
+    texts = pd.Index(chunk.dictionary.to_numpy(zero_copy_only=False), dtype="str")
+    codes = chunk.indices.to_numpy(zero_copy_only=False)
+    return pd.Categorical.from_codes(codes, categories=texts)
