@@ -1,0 +1,135 @@
+"""What an attached process saw and did, in numbers that can be added up and shipped.
+
+The agent reports it to the controller twice a second. The audit needs two parts of it: *sessions* (with
+which login was marked work done) and *claims* (which writes of unmarked work should be found in
+production's change stream).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from typing import Any
+
+CLAIMS_KEPT = 50_000
+REFUSALS_KEPT = 200
+
+
+class Ledger:
+    """Counters of one process. Every method is safe to call from any thread and never raises."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claims: deque[dict[str, Any]] = deque(maxlen=CLAIMS_KEPT)
+        self._claims_lost = 0
+        self._refusals: deque[dict[str, Any]] = deque(maxlen=REFUSALS_KEPT)
+        self._sessions: Counter[tuple[str, str, str, bool]] = Counter()
+        self._outbound: Counter[tuple[str, str]] = Counter()
+        self._marks: Counter[str] = Counter()
+        self._latency: Counter[int] = Counter()
+        self._errors = 0
+        self._stepped_aside: Counter[str] = Counter()
+        self.hooks: dict[str, dict[str, str]] = {}
+        self.uncovered: set[str] = set()
+
+    def claim(self, store: str, fingerprint: str, begin_ns: int, end_ns: int) -> None:
+        """Note one write of unmarked work: what the audit should find, and when (Unix ns)."""
+        with self._lock:
+            if len(self._claims) == CLAIMS_KEPT:
+                self._claims_lost += 1
+            self._claims.append(
+                {"store": store, "fingerprint": fingerprint, "begin_ns": begin_ns, "end_ns": end_ns}
+            )
+
+    def refuse(self, store: str, what: str, trace_id: int) -> None:
+        """Note marked work that was refused before it was sent."""
+        with self._lock:
+            self._refusals.append(
+                {"store": store, "what": what, "trace_id": f"{trace_id:032x}", "time_ns": time.time_ns()}
+            )
+
+    def session(self, store: str, user: str, database: str, *, shadow: bool) -> None:
+        """Count one store access of marked work by the login it used."""
+        with self._lock:
+            self._sessions[store, user, database, shadow] += 1
+
+    def outbound(self, peer: str, action: str) -> None:
+        """Count one outgoing call of marked work by what became of it."""
+        with self._lock:
+            self._outbound[peer, action] += 1
+
+    def mark(self, kind: str) -> None:
+        """Count one judged request: ``marked`` or ``refused: <reason>``."""
+        with self._lock:
+            self._marks[kind] += 1
+
+    def unmarked_request(self, duration_ns: int, *, failed: bool) -> None:
+        """Count one served request of a real user."""
+        bucket = bucket_of(duration_ns)
+        with self._lock:
+            self._latency[bucket] += 1
+            self._errors += failed
+
+    def step_aside(self, where: str) -> None:
+        """Count a hook that failed on unmarked work and let it through untouched."""
+        with self._lock:
+            self._stepped_aside[where] += 1
+
+    def take(self) -> dict[str, Any]:
+        """Return the report: cumulative counters, and the claims and refusals since the last call."""
+        with self._lock:
+            claims, refusals = list(self._claims), list(self._refusals)
+            self._claims.clear()
+            self._refusals.clear()
+            return {
+                "hooks": dict(self.hooks),
+                "uncovered": sorted(self.uncovered),
+                "claims": claims,
+                "claims_lost": self._claims_lost,
+                "refusals": refusals,
+                "sessions": [
+                    {
+                        "store": store,
+                        "user": user,
+                        "database": database,
+                        "shadow": shadow,
+                        "marked_calls": calls,
+                    }
+                    for (store, user, database, shadow), calls in self._sessions.items()
+                ],
+                "outbound": [
+                    {"name": peer, "action": action, "marked_calls": calls}
+                    for (peer, action), calls in self._outbound.items()
+                ],
+                "marks": dict(self._marks),
+                "unmarked": {
+                    "latency": {str(key): count for key, count in self._latency.items()},
+                    "errors": self._errors,
+                },
+                "stepped_aside": dict(self._stepped_aside),
+            }
+
+    def give_back(self, report: dict[str, Any]) -> None:
+        """Put the claims and refusals of a report that could not be delivered back."""
+        with self._lock:
+            for claim in reversed(report["claims"]):
+                if len(self._claims) == CLAIMS_KEPT:
+                    self._claims_lost += 1
+                else:
+                    self._claims.appendleft(claim)
+            self._refusals.extendleft(reversed(report["refusals"]))
+
+
+_STEP = math.log(1.04)
+
+
+def bucket_of(duration_ns: int) -> int:
+    """Return the histogram bucket of a duration: 4 % wide, from 1 us."""
+    return max(0, int(math.log(max(duration_ns, 1000) / 1000) / _STEP))
+
+
+def bucket_middle_ns(bucket: int) -> float:
+    """Return the middle of a bucket, in ns (geometric; within 2 % of every value in it)."""
+    return 1000 * math.exp((bucket + 0.5) * _STEP)
