@@ -59,10 +59,10 @@ build: $(VENV)/.installed  ## build the wheel and the sdist into dist/
 	$(BIN)/python -m hatchling build
 
 lock:  ## pin the newest versions pyproject.toml allows (for maintainers; needs uv)
-	echo hatchling | $(UV) pip compile pyproject.toml - --extra demo --upgrade \
+	printf 'hatchling\neditables\n' | $(UV) pip compile pyproject.toml - --extra demo --upgrade \
 		--universal --python-version 3.11 --quiet \
 		--no-annotate --no-header --no-emit-index-url -o requirements.lock
-	$(UV) pip compile pyproject.toml --extra demo --group dev -c requirements.lock \
+	printf 'editables\n' | $(UV) pip compile pyproject.toml - --extra demo --group dev -c requirements.lock \
 		--universal --python-version 3.11 --quiet \
 		--no-annotate --no-header --no-emit-index-url -o requirements-dev.lock
 
