@@ -20,7 +20,6 @@ from types import TracebackType
 from .scratch import ScratchDirectory, scratch_directory, sweep_leftovers
 from .spawn import SCRATCH_VARIABLE, end_child, has_ended, last_lines, start_child
 
-
 __all__ = [
     "DeadService",
     "ScratchDirectory",
