@@ -31,6 +31,11 @@ def twin_of(pool: Any, make: Callable[[], Any]) -> Any:
     return twin
 
 
+def known_twin(pool: Any) -> Any:
+    """Return the twin of a pool, the pool itself if it is one, or None."""
+    return _twins.get(pool)
+
+
 def hook_sqlalchemy(module: Any) -> None:
     """Twin every SQLAlchemy pool; whatever driver it holds, marked work never sees its connections."""
     pool_class = module.Pool
