@@ -6,6 +6,7 @@ A file is written aside and renamed, so a reader never meets half of one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,13 @@ def write_spans(spans: pd.DataFrame, path: str | Path, *, row_group_spans: int =
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(aside, _SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(aside, _SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for start, end in _row_groups(table["trace_id"].array, row_group_spans):
                 writer.write_table(_to_arrow(table.iloc[start:end]), row_group_size=max(end - start, 1))
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise TraceError(f"cannot write {len(table)} spans to {path}: {error}") from error
     return path
 
@@ -158,12 +160,16 @@ def _to_arrow(rows: pd.DataFrame) -> pa.Table:
 
 def _read_file(path: Path) -> pd.DataFrame:
     try:
-        with pq.ParquetFile(path, read_dictionary=_CATEGORIES) as file:
-            _check_file(path, file.schema_arrow)
+        with pq.ParquetFile(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+        _check_file(path, schema)
+        with pq.ParquetFile(
+            path, metadata=metadata, read_dictionary=_CATEGORIES, page_checksum_verification=True
+        ) as file:
             table = file.read(columns=list(SPAN_COLUMNS))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise SpanFormatError(
-            f"{path} cannot be read as Parquet ({error}); it is cut short or something else"
+            f"{path} cannot be read as Parquet ({error}); it is cut short, damaged or something else"
         ) from error
     columns = {name: _from_arrow(table[name], dtype) for name, dtype in SPAN_COLUMNS.items()}
     return check_spans(pd.DataFrame(columns))
@@ -184,6 +190,13 @@ def _check_file(path: Path, schema: pa.Schema) -> None:
     missing = [name for name in SPAN_COLUMNS if name not in schema.names]
     if missing:
         raise SchemaError(f"{path} lacks the columns {missing}; it has {schema.names}")
+    wrong = [
+        f"{field.name} is {schema.field(field.name).type}, should be {field.type}"
+        for field in _SCHEMA
+        if schema.field(field.name).type != field.type
+    ]
+    if wrong:
+        raise SchemaError(f"{path} is no span table: {'; '.join(wrong)}")
 
 
 def _from_arrow(column: pa.ChunkedArray, dtype: str) -> Any:
