@@ -1,0 +1,147 @@
+"""Which traces a statistic is made of: shadow or real, never both; answered requests, never the rest.
+
+Marked test traffic and real users' traffic differ in mix and load, so they are never pooled. A request
+that was never answered has no end to walk back from; it is counted here and weighed in the latency.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from perflab.trace.schema import GENERATOR_SERVICE
+from perflab.trace.tree import Forest
+
+Int64s = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+ANSWERED = ("answered", "check_failed", "")
+"""Outcomes of a request that got an answer, right or wrong; ``""``: not a generated request."""
+
+MISSED = "missed"
+"""Outcome of a request that was due but never sent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The traces taken, and what was left out.
+
+    Attributes
+    ----------
+    is_taken : bool[n]
+        The row's tree belongs to the population: its head is a root, was answered, is of the right traffic.
+    is_root : bool[n]
+        The row is the root of such a tree.
+    unanswered : int
+        Roots left out because nobody answered them.
+    real_traces_left_out : int
+        Traces left out because the table holds marked ones, too.
+    """
+
+    is_taken: Mask
+    is_root: Mask
+    unanswered: int
+    real_traces_left_out: int
+
+
+def take_population(spans: pd.DataFrame, forest: Forest) -> Population:
+    """Choose the traces to analyse.
+
+    Parameters
+    ----------
+    spans : pandas.DataFrame
+        A span table.
+    forest : Forest
+        ``link(spans)``.
+
+    Returns
+    -------
+    Population
+        The marked traces where there are any (a trace is marked if one of its spans is), else all.
+        Of these, the trees with a root that was answered.
+    """
+    head = forest.head_row
+    is_linked = head >= 0
+    is_root = is_linked & (head == np.arange(len(spans))) & ~forest.is_orphan
+    marked = marked_traces(spans, forest)
+    is_right = marked[forest.trace_code] if marked.any() else np.ones(len(spans), dtype=bool)
+    answered = is_answered(spans)
+    taken_root = is_root & is_right & answered
+    is_taken = np.zeros(len(spans), dtype=bool)
+    is_taken[is_linked] = taken_root[head[is_linked]]
+    return Population(
+        is_taken=is_taken,
+        is_root=taken_root,
+        unanswered=int((is_root & is_right & ~answered).sum()),
+        real_traces_left_out=int((~marked).sum()) if marked.any() else 0,
+    )
+
+
+def marked_traces(spans: pd.DataFrame, forest: Forest) -> Mask:
+    """Return per trace (in the forest's numbering) whether one of its spans is marked."""
+    marked = np.zeros(forest.traces, dtype=bool)
+    marked[forest.trace_code[spans["shadow"].to_numpy()]] = True
+    return marked
+
+
+def find_linked(spans: pd.DataFrame, forest: Forest) -> Mask:
+    """Return per row whether a link ties it to what it follows, so that nobody waits for it.
+
+    A child that links to its own parent follows from it. A root that links into another trace of the
+    table is that trace's asynchronous work; one that links elsewhere is an entry like any other.
+    """
+    linked = np.zeros(len(spans), dtype=bool)
+    texts = spans["links"]
+    rows = np.flatnonzero((texts.notna() & (texts != "")).to_numpy(dtype=bool))
+    if not rows.size:
+        return linked
+    trace_id: Any = spans["trace_id"].array
+    span_id = spans["span_id"].to_numpy()
+    known = {str(text) for text in trace_id.categories[np.unique(trace_id.codes)]}
+    for row, text in zip(rows.tolist(), texts.iloc[rows].tolist(), strict=True):
+        parent = int(forest.parent_row[row])
+        for linked_trace, linked_span in _read_links(text):
+            if parent >= 0:
+                linked[row] |= linked_span == int(span_id[parent])
+            elif not forest.is_orphan[row]:
+                linked[row] |= linked_trace != str(trace_id[row]) and linked_trace in known
+    return linked
+
+
+def is_answered(spans: pd.DataFrame) -> Mask:
+    """Return per row whether its outcome is an answer, or it has none to have."""
+    outcome = spans["outcome"].array
+    wanted = np.array([*(text in ANSWERED for text in outcome.categories), True])
+    answered: Mask = wanted[outcome.codes]
+    return answered
+
+
+def is_generated(spans: pd.DataFrame) -> Mask:
+    """Return per row whether it is a request of the load engine."""
+    by_engine = np.asarray(spans["service"].array == GENERATOR_SERVICE)
+    generated: Mask = by_engine & np.asarray(spans["kind"].array == "client")
+    return generated
+
+
+def _read_links(text: str) -> list[tuple[str, int]]:
+    """Return (trace id, span id) of each link; one that cannot be read ties nothing."""
+    try:
+        links = json.loads(text)
+    except ValueError:
+        return []
+    found = []
+    for link in links if isinstance(links, list) else []:
+        if not isinstance(link, dict):
+            continue
+        trace = link.get("trace_id", link.get("traceId", ""))
+        span = link.get("span_id", link.get("spanId", 0))
+        try:
+            found.append((str(trace).lower(), span if isinstance(span, int) else int(str(span), 16)))
+        except ValueError:
+            continue
+    return found
