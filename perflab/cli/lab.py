@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         "jupyterlab",
         f"--ServerApp.root_dir={folder}",
         f"--MappingKernelManager.root_dir={Path.cwd()}",
+        *(["--allow-root"] if os.geteuid() == 0 else []),
         *arguments.passed_on,
     ]
     sys.stderr.flush()

@@ -40,7 +40,9 @@ def _row(item: Run) -> dict[str, Any]:
         info = item.info
     except PerflabError as error:
         return {**row, "verdict": "unreadable", "error": str(error)}
-    kept: dict[str, Any] = {key: info[key] for key in ("requests", "bottleneck", "isolation", "report") if key in info}
+    kept: dict[str, Any] = {
+        key: info[key] for key in ("requests", "bottleneck", "isolation", "report") if key in info
+    }
     return {**row, "verdict": item.verdict, **kept}
 
 

@@ -1,0 +1,76 @@
+"""DESIGN section 6: one test file per module, named after it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+# module -> why it has no test file of its own
+TESTED_ELSEWHERE = {
+    "perflab/schemas/__main__.py": "tests/house/test_schemas.py compares what it writes with the files",
+    "perflab/shadow/bootstrap/sitecustomize.py": "run by every interpreter that the tests of attach start",
+}
+# folder -> what holds its modules to their promise instead of a test file for each
+TESTED_AS_A_WHOLE = {
+    "perflab/demo/shop": "business code of the demo; tests/demo drives it over HTTP, as users do",
+}
+# folders of tests/ that hold whole promises or rules, not modules
+NOT_MIRRORING = {"acceptance", "benchmarks", "house"}
+
+
+def test_every_module_has_its_test_file(root: Path, modules: dict[Path, ast.Module]):
+    """perflab/<room>/<module>.py is tested by tests/<room>/test_<room>_<module>.py."""
+    # Given the modules that do something
+    wanted = {
+        path.relative_to(root).as_posix(): _test_file(path.relative_to(root / "perflab"))
+        for path in modules
+        if path.name != "__init__.py" and not _is_excused(path.relative_to(root).as_posix())
+    }
+    # When the files are looked for
+    missing = [f"{module}: no {test}" for module, test in wanted.items() if not (root / test).is_file()]
+    # Then each is there
+    if missing:
+        pytest.fail(f"{len(missing)} modules without a test file:\n" + "\n".join(missing), pytrace=False)
+
+
+def test_every_test_file_mirrors_a_module(root: Path, test_modules: dict[Path, ast.Module]):
+    """A test file is named after a module that is there, perhaps followed by the aspect it tests."""
+    stray = []
+    for path in test_modules:
+        short = path.relative_to(root / "tests")
+        if path.name == "conftest.py" or short.parts[0] in NOT_MIRRORING or not path.stem.startswith("test_"):
+            continue
+        room = root / "perflab" / short.parent
+        name = path.stem.removeprefix("test_").removeprefix("_".join((*short.parent.parts, "")))
+        there = {item.stem for item in room.glob("*.py")} | {
+            item.parent.name for item in room.glob("*/__init__.py")
+        }
+        if not any(name == module or name.startswith(f"{module}_") for module in {*there, room.name}):
+            stray.append(f"{path.relative_to(root)}: there is no module {name!r} in {room.relative_to(root)}")
+    if stray:
+        pytest.fail(f"{len(stray)} test files without a module:\n" + "\n".join(stray), pytrace=False)
+
+
+def test_test_files_have_names_of_their_own(test_modules: dict[Path, ast.Module]):
+    """Test folders are no packages, so two files of one name would shadow each other."""
+    names = [path.name for path in test_modules if path.name != "conftest.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+    assert [path for path in test_modules if path.name == "__init__.py"] == []
+
+
+def test_excuses_are_still_needed(root: Path):
+    """A module that is excused from a test file, and is there, does not have one after all."""
+    for module in TESTED_ELSEWHERE:
+        if (root / module).is_file():
+            assert not (root / _test_file(Path(module).relative_to("perflab"))).is_file(), module
+
+
+def _test_file(module: Path) -> Path:
+    """Return the test file of a module, both relative."""
+    return Path("tests", module.parent, "_".join(("test", *module.parent.parts, module.name.lstrip("_"))))
+
+
+def _is_excused(module: str) -> bool:
+    return module in TESTED_ELSEWHERE or any(module.startswith(f"{folder}/") for folder in TESTED_AS_A_WHOLE)
