@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,6 +48,8 @@ class LiveRun:
         Unix time.
     killed : bool
         True: its marks are refused from now on.
+    accepted : tuple of str
+        Holes the scenario names and accepts; a process with any other hole refuses the run's marks.
     """
 
     tag: int
@@ -55,6 +57,7 @@ class LiveRun:
     key_id: str
     not_after_s: int
     killed: bool = False
+    accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ def encode(control: ControlList, control_key: bytes) -> bytes:
                     "key_id": run.key_id,
                     "not_after_s": run.not_after_s,
                     "killed": run.killed,
+                    "accepted": run.accepted,
                 }
                 for run in control.runs
             ],
@@ -109,7 +113,7 @@ def decode(content: bytes, control_key: bytes) -> ControlList:
         data = json.loads(payload)
         return ControlList(
             float(data["issued_s"]),
-            tuple(LiveRun(**run) for run in data["runs"]),
+            tuple(LiveRun(**{**run, "accepted": tuple(run["accepted"])}) for run in data["runs"]),
             MappingProxyType({str(name): int(delay) for name, delay in data["delays_ns"].items()}),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -165,7 +169,7 @@ class ControlPublisher:
         """Have every attached process refuse this run's marks, at its next poll."""
         run = self._runs.get(tag)
         if run is not None:
-            self._runs[tag] = LiveRun(run.tag, run.run_id, run.key_id, run.not_after_s, killed=True)
+            self._runs[tag] = replace(run, killed=True)
             self.publish()
 
     def remove(self, tag: int) -> None:
@@ -237,6 +241,10 @@ class ControlReader:
     def run_ids(self) -> Mapping[int, str]:
         """Names of the listed runs by tag."""
         return {run.tag: run.run_id for run in self._list.runs}
+
+    def accepted(self, tag: int) -> frozenset[str]:
+        """Return the holes a run accepts."""
+        return frozenset(hole for run in self._list.runs if run.tag == tag for hole in run.accepted)
 
     def is_live(self, tag: int) -> bool:
         """Tell whether work of this run may go on."""

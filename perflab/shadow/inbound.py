@@ -59,6 +59,10 @@ def receive(headers: Mapping[str, str]) -> tuple[Context, Shadow | None]:
     if judgement.kind == "refused":
         process.ledger.mark(f"refused: {judgement.reason}")
         raise Refused(judgement.reason)
+    holes = process.ledger.holes(process.service) - process.control.accepted(judgement.tag)
+    if holes:
+        process.ledger.mark("refused: hole")
+        raise Refused("this process would not isolate it: " + "; ".join(sorted(holes)))
     process.ledger.mark("marked")
     return parent, Shadow(judgement.tag, judgement.token, trace_id)
 

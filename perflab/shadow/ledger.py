@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 CLAIMS_KEPT = 50_000
@@ -77,6 +78,10 @@ class Ledger:
         with self._lock:
             self._stepped_aside[where] += 1
 
+    def holes(self, service: str) -> set[str]:
+        """Return what this process does not cover, each as the scenario would name it to accept it."""
+        return holes_of(service, self.hooks, self.uncovered)
+
     def take(self) -> dict[str, Any]:
         """Return the report: cumulative counters, and the claims and refusals since the last call."""
         with self._lock:
@@ -120,6 +125,16 @@ class Ledger:
                 else:
                     self._claims.appendleft(claim)
             self._refusals.extendleft(reversed(report["refusals"]))
+
+
+def holes_of(service: str, hooks: Mapping[str, Mapping[str, str]], uncovered: Iterable[str]) -> set[str]:
+    """Name the holes of one process: ``<service>: hook <name> is off`` or ``<service>: driver <name>``."""
+    off = {
+        f"{service}: hook {name} is {state['state']}"
+        for name, state in hooks.items()
+        if state["state"] != "on"
+    }
+    return off | {f"{service}: driver {name} is not covered" for name in uncovered}
 
 
 _STEP = math.log(1.04)
