@@ -26,5 +26,5 @@ as ``stock: SELECT stock_movement``. ``SHOP_MENDED=1``, read when the database i
     left out). A small number makes a crowd of some users harm all others: a few slow requests fill
     the gateway and everybody queues.
 ``SHOP_BANK_LATENCY_MS``
-    How long the bank thinks about a charge (3 when left out).
+    How long the bank thinks about a charge (2 when left out).
 """

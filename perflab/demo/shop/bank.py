@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from .settings import number
 
-LATENCY_S = number("SHOP_BANK_LATENCY_MS", 3.0) / 1000
+LATENCY_S = number("SHOP_BANK_LATENCY_MS", 2.0) / 1000
 
 app = FastAPI()
 charges: list[str] = []

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,6 +22,7 @@ CART = required("SHOP_CART_URL")
 ORDER = required("SHOP_ORDER_URL")
 STOCK = required("SHOP_STOCK_URL")
 PAYMENT = required("SHOP_PAYMENT_URL")
+JSON = {"content-type": "application/json"}
 
 
 class Line(BaseModel):
@@ -82,15 +83,20 @@ if (at_once := int(number("SHOP_GATEWAY_LIMIT", 0))) > 0:
     app.add_middleware(Limit, at_once=at_once)
 
 
-async def ask(method: str, url: str, body: BaseModel | None = None, **query: str) -> Any:
+async def ask(method: str, url: str, body: BaseModel | None = None, **query: str) -> httpx.Response:
     client: httpx.AsyncClient = app.state.client
-    answer = await client.request(
-        method, url, params=query or None, json=None if body is None else body.model_dump()
-    )
+    if body is None:
+        answer = await client.request(method, url, params=query or None)
+    else:
+        answer = await client.request(method, url, content=body.model_dump_json(), headers=JSON)
     if 400 <= answer.status_code < 500:
         raise RefusedError(answer.status_code, answer.json())
-    answer.raise_for_status()
-    return answer.json()
+    return answer.raise_for_status()
+
+
+async def forward(method: str, url: str, body: BaseModel | None = None, **query: str) -> Response:
+    answer = await ask(method, url, body, **query)
+    return Response(answer.content, answer.status_code, media_type="application/json")
 
 
 @app.get("/health")
@@ -99,46 +105,47 @@ async def health() -> dict[str, str]:
 
 
 @app.get("/products")
-async def search(q: str = "") -> Any:
-    return await ask("GET", f"{CATALOGUE}/products", q=q)
+async def search(q: str = "") -> Response:
+    return await forward("GET", f"{CATALOGUE}/products", q=q)
 
 
 @app.get("/products/{product_id}")
-async def product(product_id: int) -> dict[str, Any]:
+async def product(product_id: int) -> Response:
     found, stock, others = await asyncio.gather(
         ask("GET", f"{CATALOGUE}/products/{product_id}"),
         ask("GET", f"{STOCK}/stock/{product_id}"),
         ask("GET", f"{CATALOGUE}/products/{product_id}/recommendations"),
     )
-    return {**found, "level": stock["level"], "recommendations": others}
+    page = {**found.json(), "level": stock.json()["level"], "recommendations": others.json()}
+    return JSONResponse(page)
 
 
-@app.post("/carts/{user}/items", status_code=201)
-async def add_to_cart(user: str, item: CartItem) -> Any:
+@app.post("/carts/{user}/items")
+async def add_to_cart(user: str, item: CartItem) -> Response:
     stock = await ask("GET", f"{STOCK}/stock/{item.product_id}/availability")
-    if stock["available"] < item.quantity:
+    if stock.json()["available"] < item.quantity:
         raise RefusedError(409, {"error": f"not enough of product {item.product_id}"})
-    return await ask("POST", f"{CART}/carts/{user}/items", item)
+    return await forward("POST", f"{CART}/carts/{user}/items", item)
 
 
 @app.get("/carts/{user}")
-async def cart(user: str) -> Any:
-    return await ask("GET", f"{CART}/carts/{user}")
+async def cart(user: str) -> Response:
+    return await forward("GET", f"{CART}/carts/{user}")
 
 
-@app.post("/orders", status_code=201)
-async def place_order(order: Order) -> Any:
-    return await ask("POST", f"{ORDER}/orders", order)
+@app.post("/orders")
+async def place_order(order: Order) -> Response:
+    return await forward("POST", f"{ORDER}/orders", order)
 
 
 @app.get("/orders/{order_id}")
-async def order(order_id: int) -> Any:
-    return await ask("GET", f"{ORDER}/orders/{order_id}")
+async def order(order_id: int) -> Response:
+    return await forward("GET", f"{ORDER}/orders/{order_id}")
 
 
-@app.post("/payments", status_code=201)
-async def pay(payment: Payment) -> Any:
-    return await ask("POST", f"{PAYMENT}/payments", payment)
+@app.post("/payments")
+async def pay(payment: Payment) -> Response:
+    return await forward("POST", f"{PAYMENT}/payments", payment)
 
 
 @app.exception_handler(RefusedError)
