@@ -16,7 +16,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perflab.errors import ShadowError
@@ -62,15 +62,14 @@ class WalCapture:
     ----------
     not_checked : list of str
         What could not be seen, in plain words; a store with any is not proven.
-    seen : int
-        Transactions read so far.
     """
 
     unit = "transactions"
+    shadow_changes = 0
+    removed_by_server = 0
 
     def __init__(self, url: str, on_row: Row) -> None:
         self.not_checked: list[str] = []
-        self.seen = 0
         self._url = url
         self._on_row = on_row
         self._name = f"{_NAME}{secrets.token_hex(6)}"
@@ -197,7 +196,7 @@ class WalCapture:
         """Return the transactions of the window, oldest first."""
         return self._changes
 
-    def claims(self, rows: list[dict[str, Any]]) -> list[Claim]:
+    def claims(self, rows: Sequence[dict[str, Any]]) -> list[Claim]:
         """Read the agents' claims as this database would have written them down."""
         return [claim for row in rows if (claim := self._tables.claim(row)) is not None]
 
@@ -292,7 +291,6 @@ class WalCapture:
             return
         if self._end_lsn is not None and begin.commit_lsn >= self._end_lsn:
             return
-        self.seen += 1
         if len(self._changes) >= _CHANGES_KEPT:
             note = f"transactions beyond the first {_CHANGES_KEPT:,} were not attributed"
             if note not in self.not_checked:
