@@ -112,21 +112,16 @@ def decode_batch(body: bytes, content_type: str) -> Batch:
         If the body is not what ``content_type`` says.
     """
     media_type = content_type.partition(";")[0].strip().lower()
-    batch = Batch()
-    if media_type == PROTOBUF:
-        try:
-            request = ExportTraceServiceRequest.FromString(body)
-        except DecodeError as error:
-            raise SpanFormatError(
-                f"OTLP/protobuf body of {len(body)} bytes, beginning {bytes(body[:16]).hex(' ')}: {error}"
-            ) from error
-        for place, part in enumerate(request.resource_spans):
-            _read_resource(part, f"resourceSpans[{place}]", batch, _read_attributes)
-    elif media_type == JSON:
-        for place, part in enumerate(decode_json(body)):
-            _read_resource(part, f"resourceSpans[{place}]", batch, read_json_attributes)
-    else:
+    if media_type not in (PROTOBUF, JSON):
         raise SpanFormatError(f"OTLP traces come as {PROTOBUF} or {JSON}, not as {content_type!r}")
+    read = _read_attributes if media_type == PROTOBUF else read_json_attributes
+    batch = Batch()
+    parts = _parse_protobuf(body) if media_type == PROTOBUF else decode_json(body)
+    for place, part in enumerate(parts):
+        try:
+            _read_resource(part, f"resourceSpans[{place}]", batch, read)
+        except RecursionError as error:
+            raise SpanFormatError(f"an attribute in resourceSpans[{place}] is nested too deeply") from error
     return batch
 
 
@@ -139,6 +134,15 @@ def batch_table(batches: Iterable[Batch]) -> pd.DataFrame:
     for name in ("span_id", "parent_span_id"):
         joined[name] = np.array(joined[name], dtype=np.uint64)
     return span_table(joined)
+
+
+def _parse_protobuf(body: bytes) -> Any:
+    try:
+        return ExportTraceServiceRequest.FromString(body).resource_spans
+    except DecodeError as error:
+        raise SpanFormatError(
+            f"OTLP/protobuf body of {len(body)} bytes, beginning {bytes(body[:16]).hex(' ')}: {error}"
+        ) from error
 
 
 def _read_resource(part: Any, where: str, batch: Batch, read: _ReadAttributes) -> None:

@@ -77,12 +77,14 @@ def test_check_names_what_is_there():
         check_spans([1])
     with pytest.raises(SchemaError, match=r"\['start_ns'\] are missing; there are \['trace_id'"):
         check_spans(table.drop(columns="start_ns"))
-    with pytest.raises(SchemaError, match="service is str, should be category; duration_ns is float64, should be int64"):
+    with pytest.raises(
+        SchemaError, match="service is str, should be category; duration_ns is float64, should be int64"
+    ):
         check_spans(table.astype({"duration_ns": "float64", "service": "str"}))
 
 
 def test_concat_keeps_categories_and_rows():
-    """Tables with different categories stay categorical, rows in order, index fresh, extra columns dropped."""
+    """Joined tables stay categorical, rows in order, index fresh, extra columns dropped."""
     # Given
     one = span_table(_LEAST)
     two = span_table({**_LEAST, "service": ["bank", "shop"], "trace_id": ["c" * 32, "a" * 32]})

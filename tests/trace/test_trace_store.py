@@ -12,7 +12,7 @@ from perflab.trace.store import read_spans, sort_spans, write_spans
 
 
 def _as_text(table):
-    """A table's content whatever its categories' order."""
+    """Return a table's content whatever its categories' order."""
     plain = {name: table[name].astype("str") for name, dtype in SPAN_COLUMNS.items() if dtype == "category"}
     return table.assign(**plain)
 
@@ -46,7 +46,9 @@ def test_what_is_read_is_what_was_written(tmp_path_factory, seed, row_group_span
     for name, dtype in SPAN_COLUMNS.items():
         assert isinstance(back[name].dtype, pd.CategoricalDtype) if dtype == "category" else True
     with pq.ParquetFile(path) as file:
-        groups = [file.read_row_group(number)["trace_id"].to_pylist() for number in range(file.num_row_groups)]
+        groups = [
+            file.read_row_group(number)["trace_id"].to_pylist() for number in range(file.num_row_groups)
+        ]
     assert len({trace for group in groups for trace in group}) == sum(len(set(group)) for group in groups)
     assert all(len(group) <= row_group_spans or len(set(group)) == 1 for group in groups)
 
@@ -134,9 +136,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "dir.parquet" / "x").mkdir(parents=True)
     # Then
-    with pytest.raises(TraceError, match=r"cannot write .* spans to .*file/a.parquet: .*File exists|Not a dir"):
+    with pytest.raises(
+        TraceError, match=r"cannot write .* spans to .*file/a.parquet: .*File exists|Not a dir"
+    ):
         write_spans(random_forest(1), tmp_path / "file" / "a.parquet")
-    with pytest.raises(TraceError, match="dir.parquet"):
+    with pytest.raises(TraceError, match=r"dir\.parquet"):
         write_spans(random_forest(1), tmp_path / "dir.parquet")
     assert _kept(tmp_path) == ["dir.parquet", "file"]
 
@@ -146,7 +150,12 @@ def test_broken_files_are_named(tmp_path):
     # Given
     whole = write_spans(random_forest(1), tmp_path / "whole.parquet").read_bytes()
     (tmp_path / "whole.parquet").unlink()
-    contents = {"cut": whole[: len(whole) // 2], "garbage": b"PAR1" + b"\xff" * 99, "empty": b"", "text": b"x,y\n"}
+    contents = {
+        "cut": whole[: len(whole) // 2],
+        "garbage": b"PAR1" + b"\xff" * 99,
+        "empty": b"",
+        "text": b"x,y\n",
+    }
     for name, content in contents.items():
         path = tmp_path / f"{name}.parquet"
         path.write_bytes(content)

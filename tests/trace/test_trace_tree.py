@@ -59,7 +59,7 @@ def _link_naively(rows):
         walked = []
         while row not in walked and row != -1:
             walked.append(row)
-            row = parents[row]  # noqa: PLW2901
+            row = parents[row]
         if row != -1:
             cycle = walked[walked.index(row) :]
             cut.add(min(cycle, key=lambda other: (rows[other][4], rows[other][1], other)))
@@ -188,7 +188,9 @@ def test_large_cycles_with_tails_are_cut_once():
     rows = []
     for ring in range(3):
         first = ring * 2000 + 1
-        rows += [(1, first + i, first + (i + 1) % 1000, "internal", 0 if i == 400 else 5) for i in range(1000)]
+        rows += [
+            (1, first + i, first + (i + 1) % 1000, "internal", 0 if i == 400 else 5) for i in range(1000)
+        ]
         rows += [(1, first + 1000 + i, first + (999 + i if i else 401), "internal", 0) for i in range(500)]
     random.Random(1).shuffle(rows)
     # When
@@ -222,7 +224,7 @@ def test_arrays_cannot_be_written():
 
 
 def test_filtered_tables_and_odd_indexes():
-    """Rows are positions: a filtered table with gaps in its index and unused categories is linked as it is."""
+    """Rows are positions: gaps in the index and unused categories change nothing."""
     table = random_forest(5, traces=4)
     part = table[table["trace_id"] == trace_id(2)]
     forest = link(part)
@@ -234,5 +236,5 @@ def test_rows_without_a_trace_are_refused():
     """A missing trace id is named by row."""
     table = spans([S("shop", "GET /", 0, 1), S("shop", "GET /", 0, 1)])
     table["trace_id"] = pd.Categorical([table["trace_id"][0], None])
-    with pytest.raises(SchemaError, match="row 1 .* no trace id"):
+    with pytest.raises(SchemaError, match=r"row 1 .* no trace id"):
         link(table)
