@@ -16,6 +16,7 @@ import importlib
 import logging
 import os
 import pkgutil
+import select
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -168,11 +169,15 @@ def _before_remainder(words: list[str]) -> list[str]:
 def _reader_is_gone() -> bool:
     """Tell a closed standard output from any other broken pipe, and keep the exit from failing on it."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # standard output is no file of the system's
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def _report(error: Exception, debug: bool) -> int:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="HTML", help="the file to write (default: data/reports/<TEMPLATE>.html)"
     )
-    parser.add_argument("--title", help="the page's title (default: the template's name)")
+    parser.add_argument("--title", help="the page's title (default: the template's)")
     parser.add_argument("--json", action="store_true", help="print one JSON object about the file instead")
 
 
@@ -30,13 +30,13 @@ def run(arguments: argparse.Namespace) -> int:
     params = _read_params(arguments.params)
     from perflab.report.export import export
     from perflab.report.render import render
-    from perflab.report.template import find_template
+    from perflab.report.template import find_template, load_template
 
     path = Path(arguments.template)
     template = path if path.suffix == ".ipynb" and path.is_file() else find_template(arguments.template)
     out = arguments.out or Path("data/reports") / f"{template.stem}.html"
     notebook = render(template, params, into=out.with_suffix(".ipynb"))
-    exported = export(notebook, out, title=arguments.title or template.stem)
+    exported = export(notebook, out, title=arguments.title or load_template(template).title)
     if arguments.json:
         told = {"report": str(exported.path), "figures": exported.figures, "bytes": exported.bytes}
         print(json.dumps({**told, "notebook": str(notebook)}, ensure_ascii=False))
