@@ -77,11 +77,7 @@ def attached_environment(
     ConfigError
         If a hook to leave out does not exist, or a secret cannot be read (the service would fail otherwise).
     """
-    from perflab.shadow.drivers import HOOKS
-
-    unknown = [name for name in disabled if name not in HOOKS]
-    if unknown:
-        raise ConfigError(f"no hook {', '.join(unknown)}; there are: {', '.join(sorted(HOOKS))}")
+    _check_hooks(disabled)
     target.control_key.read()
     for store in target.stores:
         store.shadow.read()
@@ -104,3 +100,12 @@ def attached_environment(
         "PERFLAB_AGENT": msgspec.json.encode(told).decode(),
         "PYTHONPATH": f"{bootstrap}{os.pathsep}{path}" if path else str(bootstrap),
     }
+
+
+def _check_hooks(disabled: tuple[str, ...]) -> None:
+    if disabled:
+        from perflab.shadow.drivers import HOOKS
+
+        unknown = [name for name in disabled if name not in HOOKS]
+        if unknown:
+            raise ConfigError(f"no hook {', '.join(unknown)}; there are: {', '.join(sorted(HOOKS))}")

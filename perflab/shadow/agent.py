@@ -17,7 +17,6 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +36,7 @@ from opentelemetry.sdk.trace.sampling import (
 
 import perflab
 from perflab.config import Outbound, Secret, Store
-from perflab.shadow import drivers, outbound, redis, scope, sql
+from perflab.shadow import drivers, outbound, redis, scope, sockets, sql
 from perflab.shadow.control import ControlReader
 from perflab.shadow.ledger import Ledger
 from perflab.shadow.scope import process
@@ -70,12 +69,18 @@ class _MarkedAlways(Sampler):
         self._ordinary = ParentBased(TraceIdRatioBased(ratio))
 
     def should_sample(
-        self, parent_context: Context | None, trace_id: int, name: str, *arguments: Any, **options: Any
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: Any = None,
+        attributes: Any = None,
+        links: Any = None,
     ) -> SamplingResult:
         if scope.current() is None:
-            return self._ordinary.should_sample(parent_context, trace_id, name, *arguments, **options)
+            return self._ordinary.should_sample(parent_context, trace_id, name, kind, attributes, links)
         state = trace.get_current_span(parent_context).get_span_context().trace_state
-        return SamplingResult(Decision.RECORD_AND_SAMPLE, trace_state=state)
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
 
     def get_description(self) -> str:
         return "PerflabMarkedAlways"
@@ -105,6 +110,7 @@ def start(config_text: str) -> None:
     outbound.set_peers(outbound.Peers(addresses, {peer.address: peer for peer in config.outbound}))
     sql.set_twins(read_twins(config.stores, "postgresql"))
     redis.set_twins(read_twins(config.stores, "redis"))
+    sockets.allow(config.collector)
     reporter = _Reporter(config)
     process.control.start()
     reporter.start()
@@ -196,8 +202,3 @@ class _Reporter:
             time.sleep(REPORT_EVERY_S)
             with contextlib.suppress(Exception):  # a report must never end the reporting
                 self.send()
-
-
-def known_hooks() -> Sequence[str]:
-    """Return the names that ``perflab attach --disable`` takes."""
-    return sorted(drivers.HOOKS)

@@ -3,7 +3,7 @@
 A shadow consumer is a second instance of an ordinary worker, started with
 ``perflab attach --shadow-consumer``: all its store access goes to shadows. From the pop of an enveloped
 message to the next pop, its work belongs to that message's trace. A message whose mark is not valid is
-handed to no one: the pop raises, and it is counted as a dead letter.
+handed to no one: it is counted and put aside as a dead letter, and the pop answers as if it timed out.
 """
 
 from __future__ import annotations
@@ -51,26 +51,33 @@ def next_message() -> None:
         otel_context.detach(context_token)
 
 
-def begin_message(queue_name: str) -> None:
+def begin_message(queue_name: str) -> bool:
     """Begin the work on the message that was just popped, if it is one of marked work.
 
-    Raises
-    ------
-    ShadowError
-        If its mark is not valid (any more): a dead letter.
+    Returns
+    -------
+    bool
+        False if its mark is not valid (any more): a dead letter, which nobody may work on.
     """
     envelope = _envelope.get()
     if not envelope or not process.shadow_consumer:
-        return
+        return True
     traceparent, _, token = envelope.partition(" ")
     try:
         parent, shadow = inbound.receive(
             {"traceparent": traceparent, "tracestate": f"perflab={token}", "baggage": f"perflab={token}"}
         )
-    except inbound.Refused as refused:
-        scope.refuse(f"queue {queue_name}", f"dead letter: {refused}")
+    except inbound.Refused:
+        return False
     shadow_token = scope.enter(shadow)
     attributes = {"messaging.destination.name": queue_name, "messaging.operation.type": "process"}
     span = scope.begin(f"process {queue_name}", SpanKind.CONSUMER, attributes, parent)
     context_token = otel_context.attach(trace.set_span_in_context(span, parent))
     _message.set((span, shadow_token, context_token))
+    return True
+
+
+def dead_letter(queue_name: str, answer: Any) -> tuple[Any, ...]:
+    """Return the command that puts a refused message aside; ``answer`` is what its pop returned."""
+    value = answer[-1] if isinstance(answer, (list, tuple)) else answer
+    return ("RPUSH", f"perflab:dead-letters:{queue_name}", value)

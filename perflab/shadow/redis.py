@@ -249,8 +249,9 @@ class _Command:
         self.pool, self.commands, self.name = pool, commands, name
         self.began_ns = time.time_ns()
         self.pushes = pushes = len(commands) == 1 and str(commands[0][0]).upper() in rediskeys.PUSHES
+        self.key_family = name.split(" ", 1)[-1]
         self.span: Span = scope.begin(
-            f"send {name.split(' ', 1)[-1]}" if pushes else name,
+            f"send {self.key_family}" if pushes else name,
             SpanKind.PRODUCER if pushes else SpanKind.CLIENT,
             {"db.system.name": "redis", "db.operation.name": name.split(" ", 1)[0]},
         )
@@ -259,9 +260,9 @@ class _Command:
         """Make a push the parent of the work its message causes, while it is sent."""
         return trace.use_span(self.span, end_on_exit=False) if self.pushes else nullcontext()
 
-    def end(self, error: BaseException | None = None) -> None:
+    def end(self, error: BaseException | None = None, *, changed: bool = True) -> None:
         scope.finish(self.span, error)
-        if scope.current() is None and process.control.live:
+        if changed and scope.current() is None and process.control.live:
             _claim(self.pool, self.commands, self.began_ns)
 
 
@@ -289,8 +290,9 @@ def _hook_commands(client_class: Any, pipeline_class: Any) -> None:
             queue.next_message()
         command = _Command(client.connection_pool, [arguments], rediskeys.family(arguments))
         answer = _run(command, lambda: execute(client, *arguments, **options))
-        if pops:
-            queue.begin_message(rediskeys.family(arguments).split(" ", 1)[-1])
+        if pops and not queue.begin_message(command.key_family):
+            execute(client, *queue.dead_letter(command.key_family, answer))
+            return None
         return answer
 
     @functools.wraps(run)
@@ -310,7 +312,7 @@ def _run(command: _Command, call: Callable[[], Any]) -> Any:
     except BaseException as error:
         command.end(error)
         raise
-    command.end()
+    command.end(changed=answer is not None)
     return answer
 
 
@@ -324,8 +326,9 @@ def _hook_async_commands(client_class: Any, pipeline_class: Any) -> None:
             queue.next_message()
         command = _Command(client.connection_pool, [arguments], rediskeys.family(arguments))
         answer = await _run_async(command, lambda: execute(client, *arguments, **options))
-        if pops:
-            queue.begin_message(rediskeys.family(arguments).split(" ", 1)[-1])
+        if pops and not queue.begin_message(command.key_family):
+            await execute(client, *queue.dead_letter(command.key_family, answer))
+            return None
         return answer
 
     @functools.wraps(run)
@@ -347,7 +350,7 @@ async def _run_async(command: _Command, call: Callable[[], Any]) -> Any:
     except BaseException as error:
         command.end(error)
         raise
-    command.end()
+    command.end(changed=answer is not None)
     return answer
 
 

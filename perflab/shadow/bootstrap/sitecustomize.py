@@ -4,7 +4,8 @@ Python imports a module of this name at start-up, before the service's own code.
 ``sitecustomize`` that this one hides is imported afterwards, as it would have been.
 """
 
-import importlib
+import importlib.machinery
+import importlib.util
 import os
 import sys
 
@@ -15,9 +16,6 @@ if _config:
     from perflab.shadow.agent import start
 
     start(_config)
-sys.modules.pop("sitecustomize", None)
-try:
-    importlib.import_module("sitecustomize")
-except ModuleNotFoundError as _missing:
-    if _missing.name != "sitecustomize":
-        raise
+_hidden = importlib.machinery.PathFinder.find_spec("sitecustomize", sys.path)
+if _hidden is not None and _hidden.loader is not None:
+    _hidden.loader.exec_module(importlib.util.module_from_spec(_hidden))
