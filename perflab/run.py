@@ -113,11 +113,13 @@ class Run:
         if not path.exists():
             return []
         events = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().split(b"\n"):  # bytes: a cut may fall inside a character
             try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError:
+                event = json.loads(line)
+            except ValueError:
                 continue
+            if isinstance(event, dict):
+                events.append(event)
         return events
 
     @property
@@ -143,8 +145,13 @@ class Run:
     def event(self, what: str, **details: Any) -> None:
         """Append one event with the time it was written."""
         record = {"time_ns": time.time_ns(), "event": what, **details}
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+        line = json.dumps(record, ensure_ascii=False, default=str).encode() + b"\n"
+        with (self.path / "events.jsonl").open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                line = line if file.read(1) == b"\n" else b"\n" + line  # after a crash: half a line
+            file.write(line)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.verdict})"

@@ -281,14 +281,13 @@ class _Growth:
                     open_spans.extend(self.call(span_id, service, child_start, child_end))
 
     def intervals(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Cut child intervals out of a parent's: one after another, or wherever they fall."""
+        """Cut child intervals out of a parent's: one after another or, of shuffled points, overlapping."""
         number = self.rng.randrange(5)
         points = sorted(self.rng.randint(start, end) for _ in range(2 * number))
         if self.rng.random() < 0.4:
             self.rng.shuffle(points)
-        return [
-            (min(pair), max(pair)) for pair in zip(points[::2], points[1::2], strict=True)
-        ]  # nothing else differs between sequential and parallel
+        pairs = zip(points[::2], points[1::2], strict=True)
+        return [(min(pair), max(pair)) for pair in pairs]
 
     def call(self, parent: int, service: str, start: int, end: int) -> list[tuple[int, str, int, int]]:
         choice = self.rng.random()
