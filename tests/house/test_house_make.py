@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -65,6 +66,35 @@ def test_what_is_installed_is_not_installed_again(checkout: Path):
     second = _make(checkout, "-q", ".venv/.installed")
     # Then only the second has work
     assert (first.returncode, second.returncode) == (0, 1)
+
+
+def test_an_interrupt_reaches_the_demo_and_make_waits_for_it(checkout: Path):
+    """After Ctrl-C make returns when the demo has cleaned up, not before."""
+    # Given an installed demo that takes a while to clean up
+    program = checkout / ".venv" / "bin" / "perflab"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        f"""#!/bin/sh
+trap 'sleep 0.3; echo "$*" > "{checkout / "cleaned"}"; exit 130' INT
+echo running
+while :; do sleep 0.05; done
+""",
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    (checkout / ".venv" / ".installed").touch()
+    command = ["make", "-C", checkout, "-s", "--no-print-directory", "demo", "ARGS=--for 10s"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as make:
+        assert make.stdout is not None
+        assert make.stdout.readline() == "running\n"
+        # When the terminal interrupts its foreground group
+        os.killpg(make.pid, signal.SIGINT)
+        make.wait(30)
+    # Then the demo was told, with the arguments it was given, and had finished
+    assert make.returncode != 0
+    assert (checkout / "cleaned").read_text(encoding="utf-8") == "demo --for 10s\n"
 
 
 def _interpreter(checkout: Path, name: str, *, fits: bool) -> Path:
