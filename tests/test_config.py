@@ -1,3 +1,5 @@
+"""perflab.toml: what is read, and that whatever is wrong is said with its path."""
+
 import jsonschema
 import msgspec
 import pytest

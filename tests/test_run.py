@@ -1,3 +1,5 @@
+"""Runs: what is written is read, also after a crash half way."""
+
 import json
 import re
 

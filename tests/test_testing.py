@@ -1,3 +1,5 @@
+"""Span literals and random forests are span tables of what they say."""
+
 import asyncio
 import json
 import random

@@ -1,3 +1,5 @@
+"""Durations, read and shown."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

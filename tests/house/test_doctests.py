@@ -1,3 +1,5 @@
+"""DESIGN section 6: docstrings hold examples, and examples are true."""
+
 import doctest
 import importlib
 import pkgutil

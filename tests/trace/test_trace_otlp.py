@@ -1,3 +1,5 @@
+"""OTLP requests by hand, at random and broken: the table they give or the error that says where."""
+
 import base64
 import contextlib
 import json
@@ -92,45 +94,6 @@ def test_protobuf_request_by_hand():
     assert list(json.loads(row.attributes)) == sorted(json.loads(row.attributes))
 
 
-def test_json_request_by_hand():
-    """The same of JSON: hex ids in either case, integers as text, enumerations as names, null as absent."""
-    # Given
-    request = _request(
-        _span(
-            traceId=_TRACE.upper(),
-            parentSpanId="",
-            kind="SPAN_KIND_SERVER",
-            status={"code": "STATUS_CODE_OK"},
-            attributes=[
-                _pair("n", "intValue", "12"),
-                _pair("d", "doubleValue", "NaN"),
-                _pair("l", "arrayValue", {"values": [{"stringValue": "a"}, {"boolValue": False}]}),
-                _pair("m", "kvlistValue", {"values": [_pair("k", "bytesValue", "AP8=")]}),
-                {"key": "nothing"},
-            ],
-            links=None,
-            flags=257,
-            whatever={"is": "ignored"},
-        ),
-        _span(spanId="00000000000000a2", kind=5, status={}, endTimeUnixNano=_T0 + 7, startTimeUnixNano=_T0),
-        resource={"service.name": "shop"},
-    )
-    # When
-    table = _decode_json(request)
-    # Then
-    assert table["trace_id"].tolist() == [_TRACE, _TRACE]
-    assert table["span_id"].tolist() == [0xA1, 0xA2]
-    assert table["parent_span_id"].tolist() == [0, 0]
-    assert table["kind"].tolist() == ["server", "consumer"]
-    assert table["status"].tolist() == ["ok", "unset"]
-    assert table["duration_ns"].tolist() == [5, 7]
-    assert table["service"].tolist() == ["shop", "shop"]
-    assert table["shadow"].tolist() == [False, False]
-    told = {"n": 12, "d": "NaN", "l": ["a", False], "m": {"k": "AP8="}, "nothing": None}
-    assert json.loads(table["attributes"][0]) == told
-    assert table["attributes"][1] == ""
-
-
 _NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _VALUES = st.one_of(
     st.builds(lambda text: ("stringValue", text), _NAMES),
@@ -222,38 +185,6 @@ def test_unusable_spans_are_counted_or_refused(fields, words):
         SpanFormatError, match="2 of 3 spans have no usable id or time; the first is resource"
     ):
         decode_traces(body, JSON)
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        (b"", "truncated"),
-        (b"{", "truncated"),
-        (b"[1]", "Expected `object`, got `array`"),
-        (b'{"traceID": 1, "spans": []}', "no 'resourceSpans'; its fields are ['traceID', 'spans']"),
-        (json.dumps(_request(_span(traceId="xyz"))).encode(), "spans[0].traceId"),
-        (json.dumps(_request(_span(spanId=5))).encode(), "spans[0].spanId"),
-        (json.dumps(_request(_span(kind="FAST"))).encode(), "'FAST' is none of SPAN_KIND_UNSPECIFIED"),
-        (
-            json.dumps(_request(_span(), _span(startTimeUnixNano="soon"))).encode(),
-            "spans[1].startTimeUnixNano",
-        ),
-        (json.dumps(_request(_span(startTimeUnixNano=1.5))).encode(), "1.5 is no integer"),
-        (json.dumps(_request(_span(endTimeUnixNano=10**40))).encode(), "endTimeUnixNano"),
-        (json.dumps(_request(_span(attributes={}))).encode(), "spans[0].attributes"),
-        (
-            json.dumps(_request(_span(attributes=[_pair("a", "intValue", True)]))).encode(),
-            "True is no integer",
-        ),
-        (b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"\xff"}]}]}]}', "byte"),
-        (b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"\\ud800"}]}]}]}', "surrogate"),
-    ],
-)
-def test_malformed_json_says_where(body, words):
-    """What is no OTLP/JSON is refused with the field or the byte."""
-    with pytest.raises(SpanFormatError) as caught:
-        decode_traces(body, JSON)
-    assert words in str(caught.value)
 
 
 def test_malformed_protobuf_and_other_types():

@@ -1,3 +1,5 @@
+"""The span table: built, checked and joined."""
+
 import numpy as np
 import pandas as pd
 import pytest

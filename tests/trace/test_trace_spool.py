@@ -1,3 +1,5 @@
+"""Received spans in memory and parts, with a disk that fails."""
+
 import threading
 
 import pytest

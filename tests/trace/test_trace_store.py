@@ -1,3 +1,5 @@
+"""Span tables through Parquet: exact, whole, and refused by name when broken."""
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,3 +1,5 @@
+"""Trees of span tables against a row-by-row walk, and the broken shapes by hand."""
+
 import random
 
 import numpy as np
