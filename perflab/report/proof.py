@@ -1,0 +1,187 @@
+"""What a run can show for its promises: isolation, unharmed real users, thresholds and guards, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from perflab.report.cards import MISSING, Html, note, show, table
+from perflab.units import NS_PER_S
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perflab.run import Run
+
+
+def isolation(run: Run) -> Html:
+    """Show, store by store, what proves that marked work stayed out of production, and what does not.
+
+    Parameters
+    ----------
+    run : Run
+        The run; without ``isolation.json`` this says that nothing is proven.
+    """
+    proof = run.isolation
+    if not proof:
+        return note("Nothing is proven: this run made no proof of isolation.")
+    stores = proof.get("stores") or []
+    parts = [_leaks(proof), table([_store_row(store) for store in stores], empty="No store was seen.").html]
+    parts += [_not_checked(stores)]
+    writes = proof.get("real_user_writes") or {}
+    if writes:
+        parts.append(
+            Markup("<p>Of {} writes that real users had acknowledged meanwhile, {} are missing.</p>").format(
+                show(writes.get("acknowledged")), show(writes.get("missing"))
+            )
+        )
+    for key, title in (("refusals", "Marked work refused at a store"), ("outbound", "Outbound calls")):
+        rows = proof.get(key) or []
+        if rows:
+            parts.append(Markup("<h3>{}</h3>").format(title) + table(rows).html)
+    return Html(Markup('<section class="proof">{}</section>').format(Markup("").join(parts)))
+
+
+def real_users(run: Run) -> Html:
+    """Compare the real users' latency and errors before, during and after the run."""
+    phases = run.info.get("real_users") or {}
+    rows = [
+        {
+            "phase": name,
+            "requests": phase.get("n"),
+            "p50_ms": phase.get("p50_ms"),
+            "p99_ms": phase.get("p99_ms"),
+            "error_ratio": phase.get("error_ratio"),
+        }
+        for name in ("before", "during", "after")
+        if (phase := phases.get(name))
+    ]
+    return table(rows, empty="The real users were not measured in this run, so nothing can be said of them.")
+
+
+def checks(run: Run) -> Html:
+    """Show the scenario's thresholds and the guards: what was allowed, what was met, whether it held."""
+    rows = [
+        {
+            "kind": "threshold",
+            "of": item.get("endpoint"),
+            "metric": item.get("metric"),
+            "limit": item.get("limit"),
+            "worst": item.get("value"),
+            "result": {True: "held", False: "not held"}.get(item.get("passed"), "cannot say"),
+        }
+        for item in run.info.get("thresholds") or []
+    ]
+    rows += [
+        {
+            "kind": "guard",
+            "of": item.get("of"),
+            "metric": item.get("metric"),
+            "limit": item.get("limit"),
+            "worst": item.get("worst"),
+            "result": "tripped" if item.get("tripped") else "held",
+        }
+        for item in run.info.get("guards") or []
+    ]
+    return table(rows, empty="The scenario sets no threshold and the run had no guard.")
+
+
+def errors(run: Run, breakdown: pd.DataFrame | None = None) -> Html:
+    """Show what went wrong: outcomes of requests, services that failed, holes that were named.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    breakdown : pandas.DataFrame, optional
+        ``Latency.errors``; without it the outcomes counted in ``run.json`` are shown.
+    """
+    info = run.info
+    outcomes = (info.get("requests") or {}).get("error_outcomes") or {}
+    rows: Any = [{"outcome": name, "requests": number} for name, number in outcomes.items()]
+    if breakdown is not None and len(breakdown):
+        rows = breakdown
+    parts = [table(rows, empty="No request failed.").html]
+    unwell = [
+        item for item in info.get("services") or [] if item.get("state") not in (None, "ok", "up", "running")
+    ]
+    parts += _listed(
+        "Services that were not well", (f"{item.get('name')}: {item.get('state')}" for item in unwell)
+    )
+    parts += _listed("Holes the mark cannot cross", (_as_text(hole) for hole in info.get("holes") or []))
+    return Html(Markup("").join(parts))
+
+
+def events(run: Run) -> Html:
+    """Show what happened during the run, oldest first: phases, guards, approvals, services that died."""
+    happened = run.events
+    started = min((int(item["time_ns"]) for item in happened if "time_ns" in item), default=0)
+    rows = [
+        {
+            "at, s": f"{(int(item.get('time_ns', started)) - started) / NS_PER_S:.1f}",
+            "event": item.get("event"),
+            "details": {name: value for name, value in item.items() if name not in ("time_ns", "event")},
+        }
+        for item in happened
+    ]
+    return table(rows, most=60, empty="The run left no record of events.")
+
+
+def _leaks(proof: Mapping[str, Any]) -> Markup:
+    leaks = proof.get("leaks") or []
+    if not leaks:
+        return Markup("")
+    return Markup('<div class="alarm"><h3>Marked work reached production ({})</h3>{}</div>').format(
+        len(leaks), table(leaks, ("store", "where", "what", "trace_id"), most=50).html
+    )
+
+
+def _store_row(store: Mapping[str, Any]) -> dict[str, Any]:
+    login = store.get("login_refused") or {}
+    sessions = store.get("marked_sessions") or {}
+    canaries = store.get("canaries") or {}
+    changes = store.get("changes") or {}
+    return {
+        "store": store.get("name"),
+        "kind": store.get("kind"),
+        "result": "proven" if store.get("proven") else "not proven",
+        "shadow login refused by production": _of(login.get("refused"), login.get("tried"), "tries"),
+        "marked sessions on it": _of(sessions.get("on_shadow"), _sum(sessions), ""),
+        "canaries found": _of(canaries.get("hits"), canaries.get("sent"), "sent"),
+        "changes attributed": _of(changes.get("attributed"), changes.get("seen"), ""),
+    }
+
+
+def _of(part: Any, whole: Any, unit: str) -> str:
+    if part is None and whole is None:
+        return MISSING
+    if isinstance(part, bool) or isinstance(whole, bool):
+        return "not tried" if whole is False else "yes" if part else "no"
+    return f"{show(part)} of {show(whole)}" + (f" {unit}" if unit else "")
+
+
+def _sum(sessions: Mapping[str, Any]) -> int | None:
+    values = [sessions.get("on_shadow"), sessions.get("elsewhere")]
+    return (
+        sum(int(value) for value in values if value is not None)
+        if any(v is not None for v in values)
+        else None
+    )
+
+
+def _not_checked(stores: Iterable[Mapping[str, Any]]) -> Markup:
+    lines = [f"{store.get('name')}: {text}" for store in stores for text in store.get("not_checked") or []]
+    return Markup("").join(_listed("What was not checked, and so is not proven", lines))
+
+
+def _listed(title: str, lines: Iterable[str]) -> list[Markup]:
+    items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
+    return [Markup("<h3>{}</h3><ul>{}</ul>").format(title, items)] if items else []
+
+
+def _as_text(hole: Any) -> str:
+    return (
+        ", ".join(f"{key} {value}" for key, value in hole.items()) if isinstance(hole, Mapping) else str(hole)
+    )
