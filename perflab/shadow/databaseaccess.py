@@ -1,0 +1,173 @@
+"""Close a server's databases to a shadow role without taking anything from anybody else, and open them again.
+
+What was closed, and for whom it was kept open, is written down in the role's comment: so that it can be
+undone exactly, by anybody, later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    import psycopg
+
+MARK = "perflab shadow"
+"""What the comment of everything made here begins with."""
+
+_PRIVILEGES = ("CONNECT", "TEMPORARY")
+
+
+class Change(TypedDict):
+    """What was done to one database: taken from PUBLIC, granted to roles."""
+
+    public: list[str]
+    granted: dict[str, list[str]]
+
+
+class Mark(TypedDict):
+    """A shadow role's comment."""
+
+    shadow: str
+    closed: dict[str, Change]
+
+
+Closed = dict[str, Change]
+
+
+def read_mark(session: psycopg.Connection[Any], role: str) -> Mark | None:
+    """Return what a shadow role's comment says; None when there is no such role, or it is not ours."""
+    return _marks(session).get(role)
+
+
+def marked_roles(session: psycopg.Connection[Any]) -> dict[str, str]:
+    """Return the shadow roles of the server and the database each belongs to."""
+    return {role: mark["shadow"] for role, mark in _marks(session).items()}
+
+
+def write_mark(session: psycopg.Connection[Any], role: str, shadow: str, closed: Closed) -> None:
+    """Write a shadow role's comment."""
+    from psycopg import sql
+
+    text = f"{MARK} {json.dumps({'shadow': shadow, 'closed': closed})}"
+    session.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(role), sql.Literal(text)))
+
+
+def close_databases(
+    session: psycopg.Connection[Any],
+    shadow: str,
+    role: str,
+    closed: Closed,
+    keep: Mapping[str, tuple[str, ...]],
+) -> Closed:
+    """Take CONNECT and TEMPORARY on every database from PUBLIC, in one transaction.
+
+    Parameters
+    ----------
+    session : psycopg.Connection
+        A superuser's, in autocommit.
+    shadow, role : str
+        The shadow database, which PUBLIC may not enter either, and its owner.
+    closed : dict
+        What was closed for this role before.
+    keep : mapping of database to roles
+        Roles that get an explicit CONNECT whatever they had.
+
+    Returns
+    -------
+    dict
+        What is closed now; also in the role's comment.
+    """
+    closed = dict(closed)
+    with session.transaction():
+        names = session.execute("SELECT datname FROM pg_database WHERE datallowconn").fetchall()
+        for (database,) in names:
+            change = _close(session, database, role, () if database == shadow else keep.get(database, ()))
+            if database != shadow and (change["public"] or change["granted"]):
+                _merge(closed.setdefault(database, {"public": [], "granted": {}}), change)
+        write_mark(session, role, shadow, closed)
+    return closed
+
+
+def reopen_databases(session: psycopg.Connection[Any], role: str, mark: Mark) -> list[str]:
+    """Undo `close_databases`, or leave it to another shadow role that needs it still; say what was opened."""
+    from psycopg import sql
+
+    others = {name: other for name, other in _marks(session).items() if name != role}
+    exist = {name for (name,) in session.execute("SELECT datname FROM pg_database").fetchall()}
+    roles = {name for (name,) in session.execute("SELECT rolname FROM pg_roles").fetchall()}
+    opened: list[str] = []
+    with session.transaction():
+        if others:
+            heir, inherited = next(iter(sorted(others.items())))
+            for database, change in mark["closed"].items():
+                _merge(inherited["closed"].setdefault(database, {"public": [], "granted": {}}), change)
+            write_mark(session, heir, inherited["shadow"], inherited["closed"])
+            return []
+        for database, change in mark["closed"].items():
+            if database not in exist:
+                continue
+            name = sql.Identifier(database)
+            for privilege in change["public"]:
+                session.execute(sql.SQL("GRANT {} ON DATABASE {} TO PUBLIC").format(sql.SQL(privilege), name))
+            for grantee, privileges in change["granted"].items():
+                for privilege in privileges if grantee in roles else ():
+                    session.execute(
+                        sql.SQL("REVOKE {} ON DATABASE {} FROM {}").format(
+                            sql.SQL(privilege), name, sql.Identifier(grantee)
+                        )
+                    )
+            opened.append(f"PUBLIC may enter {database} again")
+    return opened
+
+
+def _close(session: psycopg.Connection[Any], database: str, role: str, keep: tuple[str, ...]) -> Change:
+    """Grant every login role what it has on a database through PUBLIC, then take it from PUBLIC."""
+    from psycopg import sql
+
+    direct: dict[str, set[str]] = {}
+    for grantee, privilege in session.execute(
+        "SELECT CASE WHEN a.grantee = 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type"
+        " FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a"
+        " WHERE d.datname = %s",
+        (database,),
+    ):
+        direct.setdefault(grantee, set()).add(privilege)
+    public = [privilege for privilege in _PRIVILEGES if privilege in direct.get("", set())]
+    shadows = set(marked_roles(session)) | {role}
+    logins = session.execute("SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper").fetchall()
+    wanted = {name: list(public) for (name,) in logins if name not in shadows}
+    for name in keep:
+        wanted.setdefault(name, [])
+        wanted[name] += [] if "CONNECT" in wanted[name] else ["CONNECT"]
+    granted: dict[str, list[str]] = {}
+    where = sql.Identifier(database)
+    for name, privileges in wanted.items():
+        missing = [privilege for privilege in privileges if privilege not in direct.get(name, set())]
+        for privilege in missing:
+            session.execute(
+                sql.SQL("GRANT {} ON DATABASE {} TO {}").format(
+                    sql.SQL(privilege), where, sql.Identifier(name)
+                )
+            )
+        if missing:
+            granted[name] = missing
+    for privilege in public:
+        session.execute(sql.SQL("REVOKE {} ON DATABASE {} FROM PUBLIC").format(sql.SQL(privilege), where))
+    return {"public": public, "granted": granted}
+
+
+def _merge(into: Change, change: Change) -> None:
+    into["public"] = sorted({*into["public"], *change["public"]})
+    for name, privileges in change["granted"].items():
+        into["granted"][name] = sorted({*into["granted"].get(name, []), *privileges})
+
+
+def _marks(session: psycopg.Connection[Any]) -> dict[str, Mark]:
+    rows = session.execute(
+        "SELECT rolname, shobj_description(oid, 'pg_authid') FROM pg_roles"
+        " WHERE starts_with(shobj_description(oid, 'pg_authid'), %s)",
+        (f"{MARK} {{",),
+    ).fetchall()
+    return {role: json.loads(comment.removeprefix(f"{MARK} ")) for role, comment in rows}
