@@ -49,12 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
             "sentence": result.sentence,
             "first": result.first["entity"] if result.first else None,
             "counts": dict(result.counts),
+            "refused": list(result.refused),
             "rows": _records(result.table),
+            "differences": _records(result.differences),
         }
-        print(json.dumps(answer, ensure_ascii=False, default=_plain))
+        print(json.dumps(answer, ensure_ascii=False, allow_nan=False, default=_plain))
         return 0
     print(result.sentence)
-    _print_table(result.table, arguments.top)
+    _print_table(result.table, _SHOWN, arguments.top)
+    if baseline is not None:
+        print("\nAgainst the baseline:")
+        _print_table(result.differences, tuple(result.differences.columns), arguments.top)
+    for why in result.refused:
+        print(f"\nleft out: {why}")
     told = {name: count for name, count in dict(result.counts).items() if count}
     print("\n" + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in told.items()))
     return 0
@@ -72,19 +79,20 @@ def _read(source: str, runs: Path) -> pd.DataFrame:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
-    return rows
+    """Return the rows with every digit; what is no number becomes null, which JSON has."""
+    rows: list[dict[Any, Any]] = table.to_dict("records")
+    return [{str(name): None if value != value else value for name, value in row.items()} for row in rows]
 
 
 def _plain(value: Any) -> Any:
     """Turn what numpy and pandas count with into what JSON knows."""
-    return value.item() if hasattr(value, "item") else str(value)
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def _print_table(table: pd.DataFrame, top: int) -> None:
+def _print_table(table: pd.DataFrame, columns: tuple[str, ...], top: int) -> None:
     if table.empty:
         return
-    shown = table[[name for name in _SHOWN if name in table.columns]].head(top)
+    shown = table[[name for name in columns if name in table.columns]].head(top)
     print("\n" + shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     if len(table) > top:
         print(f"({len(table) - top} more rows; --top {len(table)} shows them all)")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from perflab.analysis.bottleneck import bottlenecks
 
+from perflab.analysis.bottleneck import bottlenecks
 from perflab.run import Run
 from perflab.testing import S, spans
 from perflab.trace.store import read_spans, write_spans
@@ -70,7 +70,7 @@ def test_json_gives_the_rows_of_the_library(perflab, run: Run):
     # Then rows, columns and numbers are the same
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert set(answer) == {"answer", "sentence", "first", "counts", "rows"}
+    assert set(answer) == {"answer", "sentence", "first", "counts", "refused", "rows", "differences"}
     assert (answer["answer"], answer["sentence"]) == (expected.answer, expected.sentence)
     assert [row["entity"] for row in answer["rows"]] == list(expected.table["entity"])
     for column in expected.table.columns:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+PACKAGE = Path(__file__).resolve().parents[2] / "perflab"
 # module -> why it has no test file of its own
 TESTED_ELSEWHERE = {
     "perflab/schemas/__main__.py": "tests/house/test_schemas.py compares what it writes with the files",
@@ -21,15 +22,18 @@ NOT_MIRRORING = {"acceptance", "benchmarks", "house"}
 
 
 def test_every_module_has_its_test_file(root: Path, modules: dict[Path, ast.Module]):
-    """perflab/<room>/<module>.py is tested by tests/<room>/test_<room>_<module>.py."""
+    """perflab/<room>/<module>.py is tested by tests/<room>/test_<room>_<module>.py.
+
+    A module ``otlp_json`` beside a module ``otlp`` may be tested in the latter's file.
+    """
     # Given the modules that do something
     wanted = {
-        path.relative_to(root).as_posix(): _test_file(path.relative_to(root / "perflab"))
+        path.relative_to(root).as_posix(): _test_files(path.relative_to(root / "perflab"))
         for path in modules
         if path.name != "__init__.py" and not _is_excused(path.relative_to(root).as_posix())
     }
     # When the files are looked for
-    missing = [f"{module}: no {test}" for module, test in wanted.items() if not (root / test).is_file()]
+    missing = [f"{module}: no {tests[0]}" for module, tests in wanted.items() if not _any_file(root, tests)]
     # Then each is there
     if missing:
         pytest.fail(f"{len(missing)} modules without a test file:\n" + "\n".join(missing), pytrace=False)
@@ -64,12 +68,20 @@ def test_excuses_are_still_needed(root: Path):
     """A module that is excused from a test file, and is there, does not have one after all."""
     for module in TESTED_ELSEWHERE:
         if (root / module).is_file():
-            assert not (root / _test_file(Path(module).relative_to("perflab"))).is_file(), module
+            assert not (root / _test_files(Path(module).relative_to("perflab"))[0]).is_file(), module
 
 
-def _test_file(module: Path) -> Path:
-    """Return the test file of a module, both relative."""
-    return Path("tests", module.parent, "_".join(("test", *module.parent.parts, module.name.lstrip("_"))))
+def _test_files(module: Path) -> list[Path]:
+    """Return where a module may be tested, its own file first; all relative to the checkout."""
+    words = module.stem.strip("_").split("_")
+    names = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
+    beside = [name for name in names[1:] if (PACKAGE / module.parent / f"{name}.py").is_file()]
+    folder = Path("tests", module.parent)
+    return [folder / "_".join(("test", *module.parent.parts, f"{name}.py")) for name in (names[0], *beside)]
+
+
+def _any_file(root: Path, tests: list[Path]) -> bool:
+    return any((root / test).is_file() for test in tests)
 
 
 def _is_excused(module: str) -> bool:

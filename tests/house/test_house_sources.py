@@ -23,9 +23,9 @@ UNFINISHED_CODE = {"NotImplementedError", "NotImplemented"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def test_files_are_short(root: Path, modules: dict[Path, ast.Module], test_modules: dict[Path, ast.Module]):
-    """A file longer than 400 lines is two files."""
-    lengths = {path: _lines(path) for path in {**modules, **test_modules}}
+def test_files_are_short(root: Path, modules: dict[Path, ast.Module]):
+    """A module longer than 400 lines is two modules."""
+    lengths = {path: _lines(path) for path in modules}
     _expect_none(f"{path.relative_to(root)}: {n} lines" for path, n in lengths.items() if n > FILE_LINES)
 
 
@@ -39,15 +39,9 @@ def test_functions_are_short(root: Path, modules: dict[Path, ast.Module]):
     )
 
 
-def test_modules_say_what_they_are_for(
-    root: Path, modules: dict[Path, ast.Module], test_modules: dict[Path, ast.Module]
-):
-    """Every module, tests included, has a docstring on top."""
-    _expect_none(
-        str(path.relative_to(root))
-        for path, tree in {**modules, **test_modules}.items()
-        if not ast.get_docstring(tree)
-    )
+def test_modules_say_what_they_are_for(root: Path, modules: dict[Path, ast.Module]):
+    """Every module has a docstring on top."""
+    _expect_none(str(path.relative_to(root)) for path, tree in modules.items() if not ast.get_docstring(tree))
 
 
 def test_names_say_something(
