@@ -1,0 +1,367 @@
+"""Launch: one run from the first check to the verdict.
+
+The order is the safety: limits, agents, what is known to be open, the audit, one marked request per
+endpoint, real users as they are, and only then load; afterwards real users again, and the proof. Whatever
+happens, the run leaves the list of live runs, the generator ends, the audit's slots are dropped and what
+was measured is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pandas as pd
+
+from perflab.analysis.entity import find_entities
+from perflab.config import Target, load_config
+from perflab.errors import ConfigError, LoadError, PerflabError
+from perflab.load.arrivals import Arrivals
+from perflab.load.generator import Generator
+from perflab.load.guard import Guard
+from perflab.load.plan import Captured, MarkKey, Plan, Result
+from perflab.load.record import Record
+from perflab.load.verdict import Verdict, decide, judge_thresholds
+from perflab.load.watchdog import Watchdog
+from perflab.run import RUNS, Run
+from perflab.shadow.audit import Audit
+from perflab.shadow.control import ControlPublisher, LiveRun
+from perflab.shadow.fleet import Fleet, between
+from perflab.shadow.mark import RunKey, new_tag
+from perflab.shadow.preflight import Hole, Hop, static_holes, travelled_holes, unaccepted
+from perflab.trace.collector import Collector
+from perflab.trace.schema import GENERATOR_SERVICE, concat_spans
+from perflab.trace.store import read_spans
+from perflab.trace.tree import link
+from perflab.traffic.scenario import Scenario
+from perflab.units import NS_PER_MS, NS_PER_S, duration_ns
+
+Watch = Callable[[str, Mapping[str, Any]], None]
+"""Called with each event of the run and its details, for whoever shows progress."""
+
+AGENTS_WITHIN_S = 15.0
+SETTLE_S = 1.2  # two reports of every agent, and a batch of its spans
+PREFLIGHT_REQUESTS = "preflight/generator.parquet"
+_T = TypeVar("_T")
+
+
+async def launch(
+    scenario: Scenario,
+    arrivals: Arrivals | None = None,
+    *,
+    target: str | Target,
+    config: Path = Path("perflab.toml"),
+    guards: Sequence[Guard] = (),
+    runs: Path = RUNS,
+    delays_ns: Mapping[str, int] | None = None,
+    before: str = "3s",
+    after: str = "2s",
+    watch: Watch | None = None,
+) -> Run:
+    """Run a shadow load test against a target and return what it left.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What is sent.
+    arrivals : Arrivals, optional
+        When; the scenario's own when left out.
+    target : str or Target
+        A target of ``perflab.toml``, or one itself.
+    config : Path
+        Where ``perflab.toml`` is.
+    guards : sequence of Guard
+        Limits that stop the run, on top of the target's.
+    runs : Path
+        Where run directories are made.
+    delays_ns : mapping of str to int, optional
+        Entity -> time the agents wait there, from after the preflight on: a planted fault.
+    before, after : str
+        How long real users are watched without load, as human durations.
+    watch : callable, optional
+        Called with every event.
+
+    Returns
+    -------
+    Run
+        ``run.verdict`` is ``passed``, ``failed``, ``stopped``, ``refused`` or ``leaked``. A tripped guard
+        or an open hole is a result, not an exception.
+
+    Raises
+    ------
+    ConfigError
+        If the request does not fit the target's limits, or a delay's entity does not exist.
+    LoadError, TraceError
+        If the generator or the receiver could not work.
+    """
+    found = target if isinstance(target, Target) else load_config(config).target(target)
+    chosen = arrivals or (Arrivals.from_plan(scenario.arrivals) if scenario.arrivals else None)
+    if chosen is None:
+        raise ConfigError(f"scenario {scenario.name!r} says not when requests arrive; give arrivals")
+    _check(chosen, found, guards)
+    run = Run.create(runs, label="shadow")
+    launched = _Launch(run, scenario, chosen, found, guards, dict(delays_ns or {}), watch)
+    try:
+        await launched.go(duration_ns(before) / NS_PER_S, duration_ns(after) / NS_PER_S)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        launched.conclude(Verdict("stopped", "the run was interrupted"))
+        raise
+    except PerflabError as error:
+        launched.conclude(Verdict("failed", f"the run could not be carried out: {error}"))
+        raise
+    return run
+
+
+class _Launch:
+    """One run under way."""
+
+    def __init__(
+        self,
+        run: Run,
+        scenario: Scenario,
+        arrivals: Arrivals,
+        target: Target,
+        guards: Sequence[Guard],
+        delays_ns: dict[str, int],
+        watch: Watch | None,
+    ) -> None:
+        self.run, self.scenario, self.arrivals, self.target = run, scenario, arrivals, target
+        self.delays_ns = delays_ns
+        self.watch = watch
+        self.fleet = Fleet()
+        self.record = Record()
+        self.guards = [*(Guard(rule) for rule in target.guards), *(guard.on(None) for guard in guards)]
+        self.started_ns = time.time_ns()
+        self.publisher = ControlPublisher(Path(target.control), target.control_key.read().encode())
+        self.audit = Audit(target.stores, run.run_id)
+        not_after_s = int(time.time() + arrivals.duration_ns / NS_PER_S + 600)
+        self.live = LiveRun(new_tag(), run.run_id, run.run_id, not_after_s, accepted=scenario.holes.accept)
+        self.watchdog = Watchdog(
+            target,
+            self.guards,
+            self.fleet,
+            self.record,
+            self.event,
+            lambda: self.publisher.kill(self.live.tag),
+        )
+
+    async def go(self, before_s: float, after_s: float) -> None:
+        """Carry the run out."""
+        with self.publisher, self.audit:
+            run_key = self.publisher.add(self.live)
+            captured = await self._prepare(run_key)
+            async with self._collector("spans") as collector:
+                if not self.record.holes:
+                    await self._measure(collector, run_key, captured, before_s, after_s)
+                await self._phase("proof", self._prove())
+                self.publisher.remove(self.live.tag)
+        self._finish()
+
+    def conclude(self, verdict: Verdict) -> None:
+        """Write ``run.json`` and ``isolation.json`` as far as they are known."""
+        self.event("verdict", verdict=verdict.word, reason=verdict.reason)
+        self.run.write_isolation(self.record.isolation)
+        self.run.write_info(
+            {
+                "scenario": self.scenario.name,
+                "target": {"addresses": self.target.addresses, "services": sorted(self.target.services)},
+                "verdict": verdict.word,
+                "reason": verdict.reason,
+                "started_ns": self.started_ns,
+                "ended_ns": time.time_ns(),
+                **self.record.as_info(self.target, self.guards),
+                "accepted_holes": list(self.scenario.holes.accept),
+                "delays_ms": {name: delay / NS_PER_MS for name, delay in self.delays_ns.items()},
+                "versions": self.fleet.versions(),
+            }
+        )
+
+    def event(self, what: str, **details: Any) -> None:
+        """Write an event down and show it."""
+        self.run.event(what, **details)
+        if self.watch is not None:
+            self.watch(what, details)
+
+    async def _prepare(self, run_key: RunKey) -> tuple[Captured, ...]:
+        """Agents, known holes, audit, preflight, planted delays; returns what the preflight captured."""
+        async with self._collector("preflight") as collector:
+            await self._phase("agents", self._await_agents())
+            self._open(static_holes(self.fleet, self.target.services))
+            if self.record.holes:
+                return ()
+            await self._phase("audit", asyncio.to_thread(self.audit.start))
+            result = await self._phase("preflight", self._preflight(collector, run_key))
+            if self.delays_ns and not self.record.holes:
+                self._check_delays(collector.spans())
+                self.publisher.delay(self.delays_ns)
+                self.event("delays planted", delays_ns=self.delays_ns)
+                await asyncio.sleep(SETTLE_S)
+        return result.captured
+
+    async def _await_agents(self) -> None:
+        """Wait until every attached service believes that the run is live, or time is up."""
+        wanted = set(self.target.services)
+        deadline = time.monotonic() + AGENTS_WITHIN_S
+        while not wanted <= self.fleet.believing(self.live.tag) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)  # reports come in through the collector, twice a second each
+        await asyncio.sleep(SETTLE_S / 2)
+        self.event("agents", believing=sorted(self.fleet.believing(self.live.tag)))
+
+    async def _preflight(self, collector: Collector, run_key: RunKey) -> Result:
+        """Send one marked request per endpoint and see where it went."""
+        plan = self._plan(run_key, PREFLIGHT_REQUESTS, preflight=True)
+        async with Generator(plan) as generator:
+            await generator.start()
+            result = await generator.wait()
+        await collector.wait_quiet(SETTLE_S, 8.0)
+        await asyncio.sleep(SETTLE_S / 2)
+        self.record.canaries += len(result.samples)
+        samples = [msgspec.structs.asdict(sample) for sample in result.samples]
+        self._open(travelled_holes(self.fleet, _hops(collector.spans()), samples, self.target.services))
+        return result
+
+    def _open(self, found: list[Hole]) -> None:
+        """Note the holes that the scenario does not accept."""
+        self.record.holes = unaccepted(found, self.scenario.holes.accept)
+        for hole in found:
+            self.event("hole", accepted=hole not in self.record.holes, **hole.as_dict())
+
+    def _check_delays(self, spans: pd.DataFrame) -> None:
+        table = concat_spans([read_spans(self.run.path / PREFLIGHT_REQUESTS), spans])
+        generators_own = f"{GENERATOR_SERVICE}: "
+        known = sorted(
+            name for name in find_entities(table, link(table)).names if not name.startswith(generators_own)
+        )
+        unknown = [name for name in self.delays_ns if name not in known]
+        if unknown:
+            listed = "\n  ".join(known)
+            raise ConfigError(f"there is no place {unknown[0]!r} to plant a delay; there are:\n  {listed}")
+
+    async def _measure(
+        self,
+        collector: Collector,
+        run_key: RunKey,
+        captured: tuple[Captured, ...],
+        before_s: float,
+        after_s: float,
+    ) -> None:
+        """Real users, load with its guards, real users again."""
+        await self._phase("before", self.watchdog.rest("before", before_s))
+        plan = self._plan(run_key, "spans/generator.parquet", captured=captured)
+        self.record.result = await self._phase("load", self._load(plan))
+        self.record.canaries += self.record.result.sent
+        await self._phase("after", self.watchdog.rest("after", after_s))
+        await collector.wait_quiet(SETTLE_S, 10.0)
+
+    async def _load(self, plan: Plan) -> Result:
+        """Send, watched."""
+        earlier = self.watchdog.users()
+        async with Generator(plan) as generator:
+            await generator.start()
+            watching = asyncio.create_task(self.watchdog.watch(generator, self.audit))
+            try:
+                async for progress in generator:
+                    if watching.done() and watching.exception() is not None:
+                        raise LoadError("the run could not be watched any more") from watching.exception()
+                    self.watchdog.feed(progress)
+                    if self.watch is not None:
+                        self.watch("progress", msgspec.structs.asdict(progress))
+                result = await generator.wait()
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+        await asyncio.sleep(SETTLE_S / 2)
+        self.watchdog.note("during", between(self.watchdog.users(), earlier))
+        return result
+
+    async def _prove(self) -> None:
+        """End the audit's window, let the last claims in, and say what is proven."""
+        await asyncio.to_thread(self.audit.end)
+        await asyncio.sleep(SETTLE_S)
+        proof = await asyncio.to_thread(
+            self.audit.finish, self.fleet.claims, self.fleet.sessions(), self.record.canaries
+        )
+        self.record.isolation = {
+            **proof,
+            "refusals": self.fleet.refusals,
+            "outbound": self.fleet.outbound(),
+            "claims_lost": self.fleet.claims_lost,
+            "stepped_aside": dict(self.fleet.stepped_aside()),
+        }
+        self.event("proof", seen=proof["seen"], proven=proof["proven"], leaks=len(proof["leaks"]))
+
+    def _finish(self) -> None:
+        record = self.record
+        if record.result is not None:
+            record.thresholds = judge_thresholds(self.scenario, read_spans(self.run.path / "spans"))
+        self.conclude(
+            decide(
+                leaks=record.isolation["leaks"],
+                holes=record.holes,
+                breach=record.breach,
+                stopped=record.result.stopped if record.result else "",
+                thresholds=record.thresholds,
+                stores=record.isolation["stores"],
+                refusals=self.fleet.refusals,
+            )
+        )
+
+    def _collector(self, directory: str) -> Collector:
+        path = self.run.path / directory
+        path.mkdir(exist_ok=True)
+        return Collector(self.target.collector, {"/v1/agents": self.fleet.receive}, spans_dir=path)
+
+    def _plan(
+        self, run_key: RunKey, output: str, *, preflight: bool = False, captured: tuple[Captured, ...] = ()
+    ) -> Plan:
+        return Plan(
+            run_id=self.run.run_id,
+            scenario=self.scenario,
+            addresses=self.target.addresses,
+            output=str(self.run.path / output),
+            arrivals=None if preflight else self.arrivals,
+            mark=MarkKey.of(run_key),
+            timeout_s=duration_ns(self.target.timeout) / NS_PER_S,
+            max_in_flight=self.target.max_in_flight,
+            preflight=preflight,
+            captured=captured,
+        )
+
+    async def _phase(self, name: str, work: Awaitable[_T]) -> _T:
+        """Await one phase of the run and note when it began and ended."""
+        phase: dict[str, Any] = {"name": name, "start_ns": time.time_ns()}
+        self.record.phases.append(phase)
+        self.event("phase", name=name)
+        try:
+            return await work
+        finally:
+            phase["end_ns"] = time.time_ns()
+
+
+def _check(arrivals: Arrivals, target: Target, guards: Sequence[Guard]) -> None:
+    """Refuse before anything is started what the target does not allow."""
+    if arrivals.peak_per_s > target.max_rate_per_s:
+        raise ConfigError(
+            f"the arrivals reach {arrivals.peak_per_s:g} requests a second; "
+            f"the target allows {target.max_rate_per_s:g}"
+        )
+    if arrivals.duration_ns > duration_ns(target.max_duration):
+        seconds = arrivals.duration_ns / NS_PER_S
+        raise ConfigError(f"the arrivals last {seconds:g} s; the target allows {target.max_duration}")
+    rules = [*target.guards, *(guard.rule for guard in guards)]
+    if target.real_users is None and any(rule.of == "real_users" for rule in rules):
+        raise ConfigError("a guard watches real users, but the target does not say where; add real_users")
+
+
+def _hops(spans: pd.DataFrame) -> list[Hop]:
+    hops = []
+    for row in spans.itertuples(index=False):
+        attributes = msgspec.json.decode(row.attributes) if row.attributes else {}
+        peer = str(attributes.get("peer.service", ""))
+        ids = (str(row.trace_id), int(row.span_id), int(row.parent_span_id))
+        hops.append(Hop(*ids, str(row.service), str(row.kind), bool(row.shadow), peer))
+    return hops

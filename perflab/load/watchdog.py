@@ -1,0 +1,137 @@
+"""The watchdog of a run: guards each second, leaks each half second, services that fall silent.
+
+It stops the generator and, on a leak, kills the run in every attached process. It reads real users from
+the agents' reports and the shadow traffic from the generator's progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from perflab.config import Target
+from perflab.load.generator import Generator
+from perflab.load.guard import Breach, Guard, Reading
+from perflab.load.plan import Progress
+from perflab.load.record import Record
+from perflab.load.window import ShadowProbe
+from perflab.shadow.audit import Audit
+from perflab.shadow.fleet import Fleet, Window, between
+
+GUARD_EVERY_S = 1.0
+
+
+class Watchdog:
+    """Watches one run.
+
+    Parameters
+    ----------
+    target : Target
+        Which services there are, and where real users are measured.
+    guards : sequence of Guard
+        Limits that stop the run.
+    fleet : Fleet
+        The agents' reports.
+    record : Record
+        Where what is seen is noted.
+    event : callable
+        Writes an event.
+    kill : callable
+        Has every attached process refuse the run's marks.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        guards: Sequence[Guard],
+        fleet: Fleet,
+        record: Record,
+        event: Callable[..., None],
+        kill: Callable[[], None],
+    ) -> None:
+        self._target, self._guards, self._fleet, self._record = target, guards, fleet, record
+        self._event, self._kill = event, kill
+        self._shadow = ShadowProbe()
+
+    def feed(self, progress: Progress) -> None:
+        """Take one line of the generator's progress."""
+        self._shadow.feed(progress)
+
+    def users(self) -> Window:
+        """Return all requests of real users so far (empty where the target does not say where to look)."""
+        real_users = self._target.real_users
+        return self._fleet.real_users(real_users.service if real_users else "")
+
+    async def rest(self, when: str, seconds: float) -> None:
+        """Watch real users for a while without load; ``before`` becomes the guards' baseline."""
+        if self._target.real_users is None:
+            return
+        earlier = self.users()
+        await asyncio.sleep(seconds)
+        window = between(self.users(), earlier)
+        self.note(when, window)
+        if when == "before":
+            for guard in self._guards:
+                if guard.rule.of == "real_users":
+                    guard.set_baseline(_reading(window), max(int(seconds / GUARD_EVERY_S), 1))
+
+    def note(self, when: str, window: Window) -> None:
+        """Note real users of a stretch of the run."""
+        if self._target.real_users is not None:
+            self._record.real_users[when] = window.summary()
+            self._event("real users", when=when, **window.summary())
+
+    async def watch(self, generator: Generator, audit: Audit) -> None:
+        """Watch until cancelled, or until something makes the run stop; then stop it and return."""
+        users = self.users()
+        judged_s = time.monotonic()
+        while True:
+            await asyncio.sleep(GUARD_EVERY_S / 2)
+            if await self._stops_for_leak(generator, audit):
+                return
+            self._note_lost()
+            if time.monotonic() - judged_s < GUARD_EVERY_S:
+                continue
+            judged_s = time.monotonic()
+            now = self.users()
+            breach = self._judge(_reading(between(now, users)), self._shadow.take())
+            users = now
+            if breach is not None:
+                self._record.breach = breach
+                self._event("guard tripped", reason=breach.reason, value=breach.value, limit=breach.limit)
+                await generator.stop(breach.reason)
+                return
+
+    async def _stops_for_leak(self, generator: Generator, audit: Audit) -> bool:
+        leaks = await asyncio.to_thread(audit.poll)
+        if leaks:
+            self._record.leaks += leaks
+            self._event("leak", **leaks[0].as_row())
+            self._kill()
+            await generator.stop(f"shadow work reached production: {leaks[0].store} {leaks[0].where}")
+        return bool(leaks)
+
+    def _judge(self, real_users: Reading, shadow: Reading | None) -> Breach | None:
+        for guard in self._guards:
+            reading: Any = real_users if guard.rule.of == "real_users" else shadow
+            if reading is not None and reading.count:
+                name = f"{guard.rule.of} {guard.rule.metric}"
+                value = float(getattr(reading, guard.rule.metric))
+                self._record.worst[name] = max(self._record.worst.get(name, 0.0), value)
+            breach = guard.observe(reading)
+            if breach is not None:
+                return breach
+        return None
+
+    def _note_lost(self) -> None:
+        lost = set(self._fleet.lost(self._target.services)) - self._record.lost
+        for name in sorted(lost):
+            self._event("service lost", service=name, why="its agent has not reported for three seconds")
+        self._record.lost |= lost
+
+
+def _reading(window: Window) -> Reading:
+    p50_ms, p95_ms, p99_ms = (window.quantile_ms(ratio) for ratio in (0.5, 0.95, 0.99))
+    return Reading(window.count, window.errors, p50_ms, p95_ms, p99_ms)
