@@ -90,7 +90,7 @@ def request_table(walked: Walked) -> pd.DataFrame:
 
 def exclusive_table(walked: Walked, entries: pd.DataFrame) -> pd.DataFrame:
     """Return one row per request and entity: ``request trace_id entry entity calls exclusive_ns``."""
-    groups = _per_request(walked, ON_PATH)
+    groups = _per_request(walked, walked.rows(ON_PATH))
     request = groups.request
     names = pd.Index(walked.entities.names, dtype="str")
     return pd.DataFrame(
@@ -105,13 +105,15 @@ def exclusive_table(walked: Walked, entries: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def entity_table(walked: Walked, lane: int) -> pd.DataFrame:
+def entity_table(walked: Walked, lane: int, among: Mask | None = None) -> pd.DataFrame:
     """Return one row per entity with spans in a lane, most time first.
 
-    Columns ``entity kind service name caller callee calls exclusive_ns mean_ms p50_ms p95_ms p99_ms
-    covered_ns requests exemplar_trace_ids``.
+    ``among`` (bool per request) narrows it down to some requests. Columns ``entity kind service name
+    caller callee calls exclusive_ns mean_ms p50_ms p95_ms p99_ms covered_ns requests exemplar_trace_ids``.
     """
     rows = walked.rows(lane)
+    if among is not None:
+        rows = rows[among[walked.request[rows]]]
     code, exclusive = walked.entities.code[rows], walked.walk.exclusive_ns[rows]
     sorting = np.lexsort((exclusive, code))
     used, first = np.unique(code[sorting], return_index=True)
@@ -129,7 +131,7 @@ def entity_table(walked: Walked, lane: int) -> pd.DataFrame:
         ranks = [nearest_rank(size, quantile) for size in calls.tolist()]
         table[column] = ascending[first + np.array(ranks, dtype=np.int64) - 1] / NS_PER_MS
     table["covered_ns"] = covered[used]
-    groups = _per_request(walked, lane)
+    groups = _per_request(walked, rows)
     table["requests"] = np.bincount(groups.entity, minlength=len(covered))[used]
     table["exemplar_trace_ids"] = _exemplars(walked, groups, used)
     return table.sort_values(["exclusive_ns", "entity"], ascending=[False, True], ignore_index=True)
@@ -175,8 +177,7 @@ class _Groups:
     exclusive_ns: Int64s
 
 
-def _per_request(walked: Walked, lane: int) -> _Groups:
-    rows = walked.rows(lane)
+def _per_request(walked: Walked, rows: Int64s) -> _Groups:
     rows = rows[walked.request[rows] >= 0]
     key = walked.request[rows] * max(1, len(walked.entities.table)) + walked.entities.code[rows]
     sorting = np.argsort(key, kind="stable")

@@ -1,0 +1,276 @@
+"""The bottleneck: the one place whose mending would help requests most, or that there is none.
+
+Entities are ranked by the gain from removing their exclusive critical time, over all requests and per
+entry operation, with intervals. Whether the first of a ranking is a bottleneck or only the largest of many
+is decided by the rule in `perflab.analysis.ranking`; "nothing stands out" and "not enough traces" are
+answers.
+
+An entity is named overall if it stands out over all requests, or if it stands out among the requests of one
+entry operation and is at least 10 % of all requests' time: a place that ruins a rare operation is the
+bottleneck of that operation (`Bottlenecks.by_entry` says so), not of the system. Of several, the one with
+the greatest gain over all traffic is named.
+
+If that is an edge whose gap grows with the calls in flight, requests queue there because the callee's
+workers are busy. Then what they are busy with is named, if one entity is at least half of it: mending it
+lets the queue go, too (see `perflab.analysis.waiting`). The ranking is not touched by this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from perflab.analysis.criticalpath import CriticalPath, critical_path
+from perflab.analysis.difference import compare_paths, empty_differences
+from perflab.analysis.entity import EDGE
+from perflab.analysis.markup import html_result, show_counts
+from perflab.analysis.pattern import WAITING, Diagnosis, Finding
+from perflab.analysis.ranking import MIN_LEAD, empty_ranking, rank
+from perflab.analysis.waiting import Waiting
+
+Mask = npt.NDArray[np.bool_]
+
+NAMED = "named"
+NOTHING = "nothing stands out"
+TOO_FEW = "not enough traces"
+
+MIN_REQUESTS = 30
+"""Answered requests below which nothing is ranked at all."""
+
+MIN_ENTRY_REQUESTS = 20
+"""Answered requests below which an entry operation gets no ranking of its own."""
+
+MIN_WEIGHT = 0.10
+"""Share of all requests' time that an entity standing out in one entry operation must have to be named."""
+
+ALL = "all"
+_SHOWN = ("rank", "entity", "gain_ms", "low_ms", "high_ms", "share_ratio", "pattern", "advice")
+_TEXTS = ("pattern", "evidence", "advice")
+
+
+@dataclass(frozen=True, eq=False)
+class Bottlenecks:
+    """Places ranked by what mending them would buy.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        Over all requests, greatest gain first: the columns of ``CriticalPath.table`` and ``entry``
+        ("all"), ``rank``, ``gain_ms`` (time an average request would save if the entity took none),
+        ``low_ms high_ms`` (95 % interval), ``share_low_ratio share_high_ratio`` (of ``share_ratio``),
+        ``calls_per_request``, ``stands_out``, ``pattern`` ("" where none is recognised), ``evidence``,
+        ``advice``. Empty where there are not enough requests.
+    by_entry : pandas.DataFrame
+        The same per entry operation with enough requests, each ranked on its own; gain and shares are of
+        that operation's requests. The operation with most time in all comes first.
+    first : dict or None
+        The named bottleneck: its row of ``table`` and ``in_entry in_entry_share_ratio in_entry_gain_ms``,
+        of the entry operation it costs most in all. If it is named for the queue it causes, ``waits_at
+        waits_ms holds_ratio`` say where, how long, and its part in it.
+    answer : str
+        "named", "nothing stands out" or "not enough traces".
+    sentence : str
+        The answer in plain English.
+    differences : pandas.DataFrame
+        Against the baseline, see `perflab.analysis.difference.compare_paths`; empty without one.
+    counts : mapping of str to int
+        As ``CriticalPath.counts``.
+    refused : tuple of str
+        What was left out or not ranked, and why.
+    """
+
+    table: pd.DataFrame
+    by_entry: pd.DataFrame
+    first: dict[str, Any] | None
+    answer: str
+    sentence: str
+    differences: pd.DataFrame
+    counts: Mapping[str, int]
+    refused: tuple[str, ...]
+    path: CriticalPath = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"Bottlenecks({self.answer}: {self.sentence})"
+
+    def _repr_html_(self) -> str:
+        return html_result(self.sentence, self.table, _SHOWN, [*self.refused, show_counts(self.counts)])
+
+
+def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Bottlenecks:
+    """Rank where requests spend their critical time, and name the bottleneck if there is one.
+
+    Parameters
+    ----------
+    spans : pandas.DataFrame
+        A span table. Where it holds marked and real traces, only the marked ones are analysed.
+    baseline : pandas.DataFrame, optional
+        Another span table: what differs from it is in ``differences``. The ranking does not depend on it.
+
+    Returns
+    -------
+    Bottlenecks
+        ``gain_ms`` is the sum of an entity's exclusive critical time over the number of requests. Its
+        limits: what is mended may leave another branch critical (then less is gained), and queues shrink
+        with it (then more is). Intervals are by circular block bootstrap over time, seeded: the same
+        table gives the same numbers.
+
+    Raises
+    ------
+    SchemaError
+        If one of them is no span table.
+
+    Examples
+    --------
+    >>> from perflab.testing import S, spans
+    >>> def request(at):
+    ...     query = S("stock", "SELECT stock", at + 2, at + 9, kind="client")
+    ...     return S("stock", "GET /stock", at, at + 10, kind="server", children=[query])
+    >>> found = bottlenecks(spans([request(20 * place) for place in range(40)]))
+    >>> found.answer, found.first["entity"], found.first["gain_ms"]
+    ('named', 'stock: SELECT stock', 7.0)
+    """
+    path = critical_path(spans)
+    refused = list(path.refused)
+    differences = empty_differences()
+    if baseline is not None:
+        differences, not_compared = compare_paths(critical_path(baseline), path, MIN_ENTRY_REQUESTS)
+        refused.extend(not_compared)
+    requests = len(path.entries)
+    if requests < MIN_REQUESTS:
+        sentence = f"Not enough traces: {requests} answered requests, {MIN_REQUESTS} are needed to rank."
+        empty = empty_ranking(path).assign(**{name: pd.Series(dtype="str") for name in _TEXTS})
+        return Bottlenecks(
+            empty, empty, None, TOO_FEW, sentence, differences, path.counts, (*refused, sentence), path
+        )
+    table = rank(path, np.ones(requests, dtype=bool), ALL)
+    by_entry, not_ranked = _rank_entries(path)
+    refused.extend(not_ranked)
+    table["stands_out"] |= _stands_out_with_weight(table, by_entry)
+    waiting = Waiting(path.walked)
+    diagnosis = Diagnosis(path.walked, waiting)
+    findings = {row["entity"]: diagnosis.find(row) for row in table.to_dict("records")}
+    table, by_entry = _explain(table, findings), _explain(by_entry, findings)
+    first = _name(table, by_entry, waiting)
+    if first:
+        table["stands_out"] |= table["entity"] == first["entity"]
+    return Bottlenecks(
+        table=table,
+        by_entry=by_entry,
+        first=first,
+        answer=NAMED if first else NOTHING,
+        sentence=_sentence(first, table),
+        differences=differences,
+        counts=path.counts,
+        refused=tuple(refused),
+        path=path,
+    )
+
+
+def _rank_entries(path: CriticalPath) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rankings of the entry operations, one below the other, and why some have none."""
+    entry = path.entries["entry"].array
+    weight = path.entries.groupby("entry", observed=True)["duration_ns"].sum()
+    heaviest_first = sorted(weight.items(), key=lambda item: (-int(item[1]), str(item[0])))
+    tables, refused = [], []
+    for name, _ in heaviest_first:
+        among = np.asarray(entry == name)
+        requests = int(among.sum())
+        if requests < MIN_ENTRY_REQUESTS:
+            refused.append(
+                f"{name}: not ranked on its own, {requests} answered requests of {MIN_ENTRY_REQUESTS} needed"
+            )
+        else:
+            tables.append(rank(path, among, str(name)))
+    ranking = pd.concat(tables, ignore_index=True) if tables else empty_ranking(path)
+    return ranking, refused
+
+
+def _stands_out_with_weight(table: pd.DataFrame, by_entry: pd.DataFrame) -> Mask:
+    in_entry = set(by_entry.loc[by_entry["stands_out"], "entity"])
+    weighty: Mask = (table["entity"].isin(in_entry) & (table["share_ratio"] >= MIN_WEIGHT)).to_numpy()
+    return weighty
+
+
+def _explain(table: pd.DataFrame, findings: Mapping[str, Finding]) -> pd.DataFrame:
+    rows = table.to_dict("records")
+    found = [findings[row["entity"]] for row in rows]
+    return table.assign(
+        pattern=[finding.pattern for finding in found],
+        evidence=[_evidence(row, finding) for row, finding in zip(rows, found, strict=True)],
+        advice=[finding.advice for finding in found],
+    )
+
+
+def _evidence(row: Mapping[str, Any], finding: Finding) -> str:
+    where = f"between {row['caller']} and {row['callee']}" if row["kind"] == EDGE else f"in {row['service']}"
+    text = (
+        f"{row['share_ratio']:.0%} of the time {_of_what(row['entry'])} "
+        f"(95 % interval {row['share_low_ratio']:.0%} to {row['share_high_ratio']:.0%}), {where}; "
+        f"{row['gain_ms']:.3g} ms per request ({row['low_ms']:.3g} to {row['high_ms']:.3g} ms); "
+        f"{row['calls_per_request']:.2g} calls per request on the critical path, "
+        f"{row['mean_ms']:.3g} ms each, p99 {row['p99_ms']:.3g} ms"
+    )
+    return f"{text}; {finding.evidence}" if finding.evidence else text
+
+
+def _of_what(entry: str) -> str:
+    return "of all requests" if entry == ALL else f"of {entry!r}"
+
+
+def _name(table: pd.DataFrame, by_entry: pd.DataFrame, waiting: Waiting) -> dict[str, Any] | None:
+    """Return the row of the greatest gain that stands out, or of what makes requests wait there."""
+    apart = table[table["stands_out"]]
+    if apart.empty:
+        return None
+    row: dict[str, Any] = apart.iloc[[0]].to_dict("records")[0]
+    if row["pattern"] == WAITING and (holder := waiting.holder(row["entity"])):
+        edge = row
+        row = table[table["entity"] == holder.entity].to_dict("records")[0]
+        row["waits_at"], row["waits_ms"] = edge["entity"], edge["gain_ms"]
+        row["holds_ratio"] = holder.share_ratio
+        row["evidence"] += (
+            f"; requests wait {edge['gain_ms']:.3g} ms on average at {edge['entity']} to be accepted, and "
+            f"this is {holder.share_ratio:.0%} of what the workers behind it are busy with"
+        )
+        row["stands_out"] = True
+    of_entity = by_entry[by_entry["entity"] == row["entity"]]
+    # where it stands out before where it does not, then by its time in all
+    worst = of_entity.sort_values(["stands_out", "exclusive_ns"], ascending=False).head(1)
+    for entry in worst.to_dict("records"):
+        row["in_entry"] = entry["entry"]
+        row["in_entry_share_ratio"] = entry["share_ratio"]
+        row["in_entry_gain_ms"] = entry["gain_ms"]
+    return row
+
+
+def _sentence(first: Mapping[str, Any] | None, table: pd.DataFrame) -> str:
+    if first is None:
+        if not len(table):
+            return "Nothing stands out: there is no time to share."
+        row = table.iloc[0]
+        return (
+            f"Nothing stands out: the largest part, {row['entity']}, is {row['share_ratio']:.0%} of the time "
+            f"of all requests; without it a request would take {row['gain_ms']:.3g} ms less."
+        )
+    if "waits_at" in first:
+        return (
+            f"{first['entity']} holds requests up most: it is {first['holds_ratio']:.0%} of what the workers "
+            f"behind {first['waits_at']} are busy with, and requests wait there {first['waits_ms']:.3g} ms "
+            f"on average to be accepted; its own time is {first['gain_ms']:.3g} ms of an average request."
+        )
+    text = (
+        f"{first['entity']} holds requests up most: {first['share_ratio']:.0%} of the time of all requests. "
+        f"Without it an average request would take {first['gain_ms']:.3g} ms less "
+        f"(95 % interval {first['low_ms']:.3g} to {first['high_ms']:.3g} ms)"
+    )
+    if first.get("in_entry_share_ratio", 0.0) >= MIN_LEAD * first["share_ratio"]:
+        text += (
+            f"; of {first['in_entry']!r} it is {first['in_entry_share_ratio']:.0%}, "
+            f"{first['in_entry_gain_ms']:.3g} ms per request"
+        )
+    return text + "."
