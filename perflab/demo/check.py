@@ -40,8 +40,9 @@ def missing_writes(dsn: str, log_path: Path, redis_url: str | None = None) -> li
     """
     written = [entry for entry in read_log(log_path) if entry["id"] is not None]
     with psycopg.connect(dsn) as connection:
-        orders = dict(connection.execute("SELECT order_id, note FROM orders").fetchall())
-        payments = dict(connection.execute("SELECT payment_id, reference FROM payment").fetchall())
+        orders: dict[int, str] = dict(connection.execute("SELECT order_id, note FROM orders").fetchall())
+        paid = connection.execute("SELECT payment_id, reference FROM payment")
+        payments: dict[int, str] = dict(paid.fetchall())
     missing = []
     for entry in written:
         held = {"POST /orders": orders, "POST /payments": payments}.get(entry["what"])

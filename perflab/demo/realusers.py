@@ -67,7 +67,7 @@ class Customers:
                 except TimeoutError:
                     continue
             if under_way:
-                _, late = await asyncio.wait(under_way, timeout=3)
+                _, late = await asyncio.wait(under_way, timeout=5)
                 for task in late:
                     task.cancel()
                 await asyncio.gather(*late, return_exceptions=True)

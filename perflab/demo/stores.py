@@ -20,6 +20,8 @@ from typing import ClassVar, Self
 
 import psycopg
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from .scratch import reachable
 from .spawn import Account, end_child, free_port, has_ended, last_lines, port_is_free, start_child, wait_until
@@ -251,12 +253,7 @@ class PostgresServer(Store):
                 "or do not run as root."
             )
         if not reachable(programs / "postgres", self._account.uid, self._account.gid):
-            copy = self.directory / "postgresql"
-            if not copy.exists():
-                shutil.copytree(
-                    programs.parent, copy, symlinks=True, ignore=shutil.ignore_patterns("include")
-                )
-            programs = copy / "bin"
+            return _copy_postgres(programs.parent, self.directory / "postgresql")
         return programs
 
     def _launch(self) -> subprocess.Popen[bytes]:
@@ -337,13 +334,28 @@ class RedisServer(Store):
         )
 
     def _answers(self) -> bool:
-        client = redis.Redis.from_url(self.admin_url, socket_timeout=2, socket_connect_timeout=2)
+        at_once = Retry(NoBackoff(), 0)
+        client = redis.Redis.from_url(
+            self.admin_url, socket_timeout=2, socket_connect_timeout=2, retry=at_once
+        )
         try:
             return bool(client.ping())
         except redis.RedisError:
             return False
         finally:
             client.close()
+
+
+def _copy_postgres(installation: Path, into: Path) -> Path:
+    """Copy an installation of the wheel, and the libraries beside it that its programs look for up there."""
+    package = installation.parent
+    copy = into / package.name / installation.name
+    if not copy.exists():
+        shutil.copytree(installation, copy, symlinks=True, ignore=shutil.ignore_patterns("include"))
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, into / libraries.name, symlinks=True)
+    return copy / "bin"
 
 
 def _find_redis() -> str:
