@@ -7,7 +7,7 @@ undone exactly, by anybody, later.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -82,9 +82,15 @@ def close_databases(
     closed = dict(closed)
     with session.transaction():
         names = session.execute("SELECT datname FROM pg_database WHERE datallowconn").fetchall()
+        shadows = set(marked_roles(session)) | {role}
+        logins = session.execute("SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper").fetchall()
+        inhabitants = [name for (name,) in logins if name not in shadows]
         for (database,) in names:
-            change = _close(session, database, role, () if database == shadow else keep.get(database, ()))
-            if database != shadow and (change["public"] or change["granted"]):
+            if database == shadow:
+                _close(session, database, [], ())
+                continue
+            change = _close(session, database, inhabitants, keep.get(database, ()))
+            if change["public"] or change["granted"]:
                 _merge(closed.setdefault(database, {"public": [], "granted": {}}), change)
         write_mark(session, role, shadow, closed)
     return closed
@@ -122,8 +128,10 @@ def reopen_databases(session: psycopg.Connection[Any], role: str, mark: Mark) ->
     return opened
 
 
-def _close(session: psycopg.Connection[Any], database: str, role: str, keep: tuple[str, ...]) -> Change:
-    """Grant every login role what it has on a database through PUBLIC, then take it from PUBLIC."""
+def _close(
+    session: psycopg.Connection[Any], database: str, inhabitants: Sequence[str], keep: Sequence[str]
+) -> Change:
+    """Grant ``inhabitants`` what they have on a database through PUBLIC, then take it from PUBLIC."""
     from psycopg import sql
 
     direct: dict[str, set[str]] = {}
@@ -135,9 +143,7 @@ def _close(session: psycopg.Connection[Any], database: str, role: str, keep: tup
     ):
         direct.setdefault(grantee, set()).add(privilege)
     public = [privilege for privilege in _PRIVILEGES if privilege in direct.get("", set())]
-    shadows = set(marked_roles(session)) | {role}
-    logins = session.execute("SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper").fetchall()
-    wanted = {name: list(public) for (name,) in logins if name not in shadows}
+    wanted = {name: list(public) for name in inhabitants}
     for name in keep:
         wanted.setdefault(name, [])
         wanted[name] += [] if "CONNECT" in wanted[name] else ["CONNECT"]

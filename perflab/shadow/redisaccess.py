@@ -29,7 +29,7 @@ _GROUPS = (
 _COMMANDS = (
     "-keys", "-flushall", "-flushdb", "-swapdb", "-function", "-script",
     "+eval", "+evalsha", "+eval_ro", "+evalsha_ro", "+fcall", "+fcall_ro", "+script|load", "+script|exists",
-    "+client|setname", "+client|getname", "+client|id", "+client|setinfo", "+command", "+ping",
+    "+client|setname", "+client|getname", "+client|id", "+client|setinfo", "+command", "+ping", "+select", "+time",
 )  # fmt: skip
 
 
@@ -147,7 +147,8 @@ def _make_user(client: redis.Redis, user: str, password: str, prefix: str) -> No
 
     keys = f"{_pattern(prefix)}*"
     made_here = f"~{_pattern(prefix)}{_MADE_HERE}"
-    _acl(client, "SETUSER", user, "reset", "off", f">{password}", made_here, f"~{keys}", f"&{keys}", *_GROUPS)
+    rules = ["reset", "resetchannels", "off", f">{password}", made_here, f"~{keys}", f"&{keys}", *_GROUPS]
+    _acl(client, "SETUSER", user, *rules)
     for rule in _COMMANDS:
         try:
             _acl(client, "SETUSER", user, rule)
