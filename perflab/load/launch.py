@@ -215,7 +215,6 @@ class _Launch:
         """Send one marked request per endpoint and see where it went."""
         plan = self._plan(run_key, PREFLIGHT_REQUESTS, preflight=True)
         async with Generator(plan) as generator:
-            await generator.start()
             result = await generator.wait()
         await collector.wait_quiet(SETTLE_S, 8.0)
         await asyncio.sleep(SETTLE_S / 2)
@@ -261,7 +260,6 @@ class _Launch:
         """Send, watched."""
         earlier = self.watchdog.users()
         async with Generator(plan) as generator:
-            await generator.start()
             watching = asyncio.create_task(self.watchdog.watch(generator, self.audit))
             try:
                 async for progress in generator:

@@ -1,0 +1,284 @@
+"""Load-test a real little shop on this machine, from nothing to the report.
+
+Starts a private PostgreSQL and Redis, the shop's services with the agent in each, and real users; sends
+shadow traffic that places orders and pays; proves that production was not touched; writes one HTML report
+that names the bottleneck; leaves nothing running. The natural hotspot is in the shop on purpose; '--mended'
+takes it out, '--slow ENTITY=MS' plants another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perflab.errors import ConfigError, PerflabError
+from perflab.units import NS_PER_S, duration_ns
+
+if TYPE_CHECKING:
+    from perflab.load.arrivals import Arrivals
+    from perflab.run import Run
+    from perflab.traffic.scenario import Scenario
+
+EXIT_CODES = {"passed": 0}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "--for", dest="over", default="20s", metavar="TIME", help="length of the load (default: 20s)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=20.0, metavar="N", help="requests a second at the ramp's end"
+    )
+    parser.add_argument(
+        "--slow",
+        action="append",
+        default=[],
+        metavar="ENTITY=MS",
+        help="plant a delay, e.g. 'order -> stock=150'",
+    )
+    parser.add_argument("--mended", action="store_true", help="take the shop's natural hotspot out")
+    parser.add_argument("--out", type=Path, default=Path("data"), metavar="DIR", help="default: data")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    trial = parser.add_argument_group("trying the safety net")
+    trial.add_argument(
+        "--service",
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="run another build of a service; {port} stands for its port",
+    )
+    trial.add_argument(
+        "--disable", action="append", default=[], metavar="SERVICE:HOOK", help="leave a hook of the agent out"
+    )
+    trial.add_argument("--accept", action="append", default=[], metavar="HOLE", help="run in spite of a hole")
+    trial.add_argument(
+        "--setting", action="append", default=[], metavar="NAME=VALUE", help="a setting of the shop, SHOP_..."
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo and return its exit code: 0 passed, 1 stopped, failed, refused or leaked."""
+    from perflab.cli import _stage
+
+    delays_ns = dict(_stage.read_delay(text) for text in arguments.slow)
+    wishes = _stage.Wishes(
+        mended=arguments.mended,
+        settings=dict(_pair(text, "=", "--setting NAME=VALUE") for text in arguments.setting),
+        commands=dict(_pair(text, "=", "--service NAME=COMMAND") for text in arguments.service),
+        disabled=[_pair(text, ":", "--disable SERVICE:HOOK") for text in arguments.disable],
+    )
+    scenario, arrivals = _traffic(arguments)
+    logs = _make_directories(arguments.out)
+    teller = _Teller(sys.stderr if arguments.json else sys.stdout)
+    with _interruptible():
+        try:
+            finished, report = _play(
+                _stage, wishes, scenario, arrivals, delays_ns, arguments.out, logs, teller
+            )
+        except PerflabError as error:
+            if error.exit_code == 2:
+                shutil.rmtree(logs, ignore_errors=True)
+                raise
+            raise type(error)(f"{error}\nEverything was stopped. The services' logs: {logs}") from error
+    _tell_end(finished, report, arguments, teller)
+    return 0 if finished.verdict == "passed" else 1
+
+
+def _play(
+    stages: Any,
+    wishes: Any,
+    scenario: Scenario,
+    arrivals: Arrivals,
+    delays_ns: Mapping[str, int],
+    out: Path,
+    logs: Path,
+    teller: _Teller,
+) -> tuple[Run, Path]:
+    """Set the stage, run the test, look after the real users' writes, write the report."""
+    from perflab.demo.scratch import sweep_leftovers
+    from perflab.load.launch import launch
+
+    sweep_leftovers()
+    teller.say("starting PostgreSQL, Redis and the shop's services, each with the agent in it")
+    with stages.Stage(logs, wishes) as stage:
+        teller.say("the shop is open; real users are in it")
+        finished = asyncio.run(
+            launch(
+                scenario,
+                arrivals,
+                target=stage.target,
+                runs=out / "runs",
+                delays_ns=delays_ns,
+                watch=teller.watch,
+            )
+        )
+        stage.end_customers()
+        _add_what_the_shop_knows(finished, stage)
+    if logs.exists():
+        shutil.move(logs, finished.path / "logs")
+    teller.say("writing the report")
+    return finished, _report(finished, out / "reports")
+
+
+def _add_what_the_shop_knows(finished: Run, stage: Any) -> None:
+    """Add to the proof what only the shop's owner can look up: real users' writes, the bank's book."""
+    proof = finished.isolation
+    writes = stage.real_user_writes()
+    hits = stage.live_hits(f"plc-{finished.run_id}")
+    outbound = [
+        {**row, "live_hits": hits if row["name"] == "bank" else 0} for row in proof.get("outbound", [])
+    ]
+    finished.write_isolation({**proof, "outbound": outbound, "real_user_writes": writes})
+    problem = ""
+    if writes["missing"]:
+        problem = f"{len(writes['missing'])} acknowledged writes of real users are missing"
+    elif hits:
+        problem = f"{hits} charges of shadow work reached the real bank"
+    if problem and finished.verdict not in ("leaked", "refused"):
+        finished.write_info({**finished.info, "verdict": "failed", "reason": problem})
+
+
+def _report(finished: Run, reports: Path) -> Path:
+    from perflab.report.export import export
+    from perflab.report.render import render
+
+    reports.mkdir(parents=True, exist_ok=True)
+    notebook = render("loadtest", {"run": str(finished.path.resolve())}, into=finished.path / "report.ipynb")
+    title = f"Load test {finished.run_id}"
+    return export(notebook, reports / f"{finished.run_id}.html", title=title).path
+
+
+def _traffic(arguments: argparse.Namespace) -> tuple[Scenario, Arrivals]:
+    from perflab.load.arrivals import Arrivals
+    from perflab.traffic.scenario import Holes, Scenario
+
+    over_s = duration_ns(arguments.over) / NS_PER_S
+    if not 2 <= over_s <= 600:
+        raise ConfigError(f"--for {arguments.over}: the load lasts from 2s to 10min")
+    if not 1 <= arguments.rate <= 500:
+        raise ConfigError(f"--rate {arguments.rate:g}: the ramp ends between 1 and 500 requests a second")
+    with resources.as_file(resources.files("perflab.demo") / "scenario.toml") as path:
+        scenario = Scenario.load(path)
+    accepted = Holes((*scenario.holes.accept, *arguments.accept))
+    arrivals = Arrivals.ramp(arguments.rate / 4, arguments.rate, over=arguments.over)
+    return msgspec.structs.replace(scenario, holes=accepted), arrivals
+
+
+def _make_directories(out: Path) -> Path:
+    """Make where runs, reports and logs go; return where the services' logs go for now."""
+    logs = out / "logs" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        (out / "reports").mkdir(exist_ok=True)
+    except OSError as error:
+        raise PerflabError(f"cannot write to {out}: {error.strerror or error}") from error
+    return logs
+
+
+def _pair(text: str, sign: str, form: str) -> tuple[str, str]:
+    left, found, right = text.partition(sign)
+    if not (left and found and right):
+        raise ConfigError(f"{text!r} is not of the form {form}")
+    return left, right
+
+
+class _Teller:
+    """Says what is going on, in plain lines."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._began_s = time.monotonic()
+        self._told_s = 0.0
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self._began_s:6.1f} s  {text}", file=self._stream, flush=True)
+
+    def watch(self, what: str, details: Mapping[str, Any]) -> None:
+        """Show one event of the run."""
+        if what == "progress":
+            if time.monotonic() - self._told_s >= 5:
+                self._told_s = time.monotonic()
+                counted = ("offered", "sent", "late", "missed", "in_flight")
+                self.say(
+                    "load: " + ", ".join(f"{name.replace('_', ' ')} {details[name]}" for name in counted)
+                )
+        elif what == "phase":
+            self.say(_PHASES.get(details["name"], details["name"]))
+        elif what in ("hole", "leak", "guard tripped", "service lost"):
+            told = details.get("why") or details.get("reason") or details.get("where")
+            self.say(f"{what}: {told}")
+        elif what == "real users":
+            self.say(
+                f"real users {details['when']}: {details['n']} requests, p50 {details['p50_ms']:.0f} ms, "
+                f"p99 {details['p99_ms']:.0f} ms, errors {details['error_ratio']:.1%}"
+            )
+
+
+_PHASES = {
+    "agents": "waiting for the agents",
+    "audit": "opening the audit of production's changes",
+    "preflight": "preflight: one marked request per endpoint",
+    "before": "watching real users as they are",
+    "load": "sending shadow traffic",
+    "after": "watching real users again",
+    "proof": "proving isolation",
+}
+
+
+def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller: _Teller) -> None:
+    from perflab.analysis.bottleneck import bottlenecks
+
+    info, proof = finished.info, finished.isolation
+    found = bottlenecks(finished.spans)
+    first = found.first
+    counted = ("offered", "sent", "late", "missed", "errors")
+    told = {
+        "run": finished.run_id,
+        "report": str(report),
+        "verdict": info["verdict"],
+        "reason": info["reason"],
+        "bottleneck": {name: first[name] for name in ("entity", "service", "share_ratio")}
+        if first is not None
+        else None,
+        "answer": found.answer,
+        "isolation": {
+            "stores": proof.get("seen", 0),
+            "proven": proof.get("proven", 0),
+            "leaks": len(proof["leaks"]),
+        },
+        "requests": {name: info["requests"][name] for name in counted},
+    }
+    teller.say(f"verdict: {info['verdict']} ({info['reason']})")
+    teller.say(f"bottleneck: {found.sentence}")
+    teller.say(f"isolation: {told['isolation']['proven']} of {told['isolation']['stores']} stores proven")
+    teller.say(f"report: {report}")
+    if arguments.json:
+        print(json.dumps(told, ensure_ascii=False, default=float))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make SIGTERM end the demo as Ctrl-C does: cleanly."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
