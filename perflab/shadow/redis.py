@@ -243,25 +243,30 @@ def _hook_async_connection(connection_class: Any) -> None:
 
 
 class _Command:
-    """One command or pipeline under way: traced, and claimed when ordinary."""
+    """One command or pipeline under way: traced (unless it only waits), and claimed when ordinary."""
 
     def __init__(self, pool: Any, commands: list[tuple[Any, ...]], name: str) -> None:
         self.pool, self.commands, self.name = pool, commands, name
         self.began_ns = time.time_ns()
         self.pushes = pushes = len(commands) == 1 and str(commands[0][0]).upper() in rediskeys.PUSHES
         self.key_family = name.split(" ", 1)[-1]
-        self.span: Span = scope.begin(
-            f"send {self.key_family}" if pushes else name,
-            SpanKind.PRODUCER if pushes else SpanKind.CLIENT,
-            {"db.system.name": "redis", "db.operation.name": name.split(" ", 1)[0]},
-        )
+        self.span: Span | None = None
+        if not (len(commands) == 1 and rediskeys.waits(commands[0])):
+            self.span = scope.begin(
+                f"send {self.key_family}" if pushes else name,
+                SpanKind.PRODUCER if pushes else SpanKind.CLIENT,
+                {"db.system.name": "redis", "db.operation.name": name.split(" ", 1)[0]},
+            )
 
     def current(self) -> AbstractContextManager[Any]:
         """Make a push the parent of the work its message causes, while it is sent."""
-        return trace.use_span(self.span, end_on_exit=False) if self.pushes else nullcontext()
+        if self.span is None or not self.pushes:
+            return nullcontext()
+        return trace.use_span(self.span, end_on_exit=False)
 
     def end(self, error: BaseException | None = None, *, changed: bool = True) -> None:
-        scope.finish(self.span, error)
+        if self.span is not None:
+            scope.finish(self.span, error)
         if changed and scope.current() is None and process.control.live:
             _claim(self.pool, self.commands, self.began_ns)
 

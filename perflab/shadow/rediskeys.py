@@ -28,6 +28,7 @@ _NUMKEYS_AT = {
 _STORES_AT_1 = frozenset({"ZUNIONSTORE", "ZINTERSTORE", "ZDIFFSTORE"})
 PUSHES = frozenset({"LPUSH", "RPUSH", "LPUSHX", "RPUSHX"})
 POPS = frozenset({"BLPOP", "BRPOP", "LPOP", "RPOP", "BLMOVE", "LMOVE", "BRPOPLPUSH", "RPOPLPUSH"})
+_WAITING = _words("BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP BZPOPMIN BZPOPMAX BZMPOP WAIT WAITAOF")
 READS = _words(
     "GET MGET GETRANGE STRLEN EXISTS TTL PTTL TYPE KEYS SCAN HGET HMGET HGETALL HEXISTS HKEYS HVALS "
     "HLEN HSCAN HSTRLEN LRANGE LLEN LINDEX LPOS SMEMBERS SISMEMBER SMISMEMBER SCARD SRANDMEMBER "
@@ -174,6 +175,16 @@ def written_keys(arguments: Sequence[Any]) -> list[str]:
     else:
         keys = [words[1]]
     return [_text(key) for key in keys]
+
+
+def waits(arguments: Sequence[Any]) -> bool:
+    """Tell whether a command waits for something to come: a blocking pop or read, which is no work."""
+    words = split(arguments)
+    name = _text(words[0]).upper()
+    if name in ("XREAD", "XREADGROUP"):
+        options = [_text(word).upper() for word in words[1:]]
+        return "BLOCK" in options[: options.index("STREAMS")] if "STREAMS" in options else False
+    return name in _WAITING
 
 
 def family(arguments: Sequence[Any]) -> str:
