@@ -14,6 +14,7 @@ import msgspec
 from perflab import errors
 from perflab.errors import LoadError, PerflabError
 from perflab.load.plan import Control, Failed, Plan, Progress, Report, Result, Started
+from perflab.load.recording import rows_path, saved_spans
 
 BEAT_S = 0.25
 _LONGEST_LINE = 64 << 20
@@ -216,6 +217,10 @@ class Generator:
             kind = getattr(errors, report.error, LoadError)
             await self._finish(kind(report.message))
         else:
+            try:
+                await asyncio.to_thread(_write_rows, self._plan.output)
+            except PerflabError as error:
+                await self._finish(error)
             await self._finish(report)
 
     async def _finish(self, outcome: Result | PerflabError) -> None:
@@ -228,3 +233,13 @@ class Generator:
         assert process.stderr is not None
         async for line in process.stderr:
             self._stderr.append(line.decode("utf-8", "replace").rstrip())
+
+
+def _write_rows(output: str) -> None:
+    if not output:
+        return
+    from perflab.trace.store import write_spans
+
+    rows = rows_path(output)
+    write_spans(saved_spans(rows), output)
+    rows.unlink()

@@ -1,15 +1,23 @@
-"""One row per arrival: preallocated columns while a run goes on, a span table and its counts after it."""
+"""One row per arrival: preallocated columns while a run goes on, a file of columns after it, then spans.
+
+The generator's process knows only numpy, so that it starts in a moment; it leaves its columns in a file. The
+controller, which has pandas anyway, makes the span table of it.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import socket
+import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from perflab.errors import LoadError
 from perflab.load.egress import Address
 from perflab.units import NS_PER_MS
 
@@ -38,38 +46,77 @@ CODES = {name: code for code, name in enumerate(OUTCOMES)}
 LATE_NS = NS_PER_MS
 """Sent more than this after it was due, a request is late."""
 
+_COLUMNS = (
+    "due_ns",
+    "begun_ns",
+    "ended_ns",
+    "first_ns",
+    "connect_ns",
+    "body_bytes",
+    "endpoint",
+    "meant",
+    "peer",
+    "outcome",
+    "http_status",
+    "reason",
+    "trace_high",
+    "trace_low",
+    "span",
+)
+_ATTRIBUTED = (
+    *("due_ns", "begun_ns", "first_ns", "connect_ns", "body_bytes"),
+    *("endpoint", "meant", "peer", "http_status", "reason"),
+)
+_MOST_REASONS = 1000
+
 
 class Recording:
     """Columns of a run, one row per arrival of the schedule.
 
+    Times are on the clock of ``time.monotonic_ns``.
+
     Parameters
     ----------
     due_ns : numpy.ndarray of int64
-        When each is due, on the clock of ``time.monotonic_ns``.
-    endpoints : numpy.ndarray of int16
-        Position of each one's endpoint; the one really sent, where another stood in.
+        When each is due.
+    endpoint : numpy.ndarray of int16
+        Position of the endpoint each is meant for; `stand_in` changes the one sent.
     epoch_ns : int
         Unix time minus the monotonic clock.
     """
 
-    def __init__(self, due_ns: np.ndarray, endpoints: np.ndarray, epoch_ns: int) -> None:
+    def __init__(self, due_ns: np.ndarray, endpoint: np.ndarray, epoch_ns: int) -> None:
         size = len(due_ns)
         self.due_ns = due_ns
-        self.endpoints = endpoints
-        self.epoch_ns = epoch_ns
         self.begun_ns = np.zeros(size, dtype=np.int64)
         self.ended_ns = np.zeros(size, dtype=np.int64)
         self.first_ns = np.zeros(size, dtype=np.int64)
         self.connect_ns = np.zeros(size, dtype=np.int64)
         self.body_bytes = np.zeros(size, dtype=np.int64)
+        self.endpoint = endpoint
+        self.meant = endpoint.copy()
+        self.peer = np.zeros(size, dtype=np.int16)
         self.outcome = np.zeros(size, dtype=np.uint8)
         self.http_status = np.zeros(size, dtype=np.int16)
-        self.peer = np.zeros(size, dtype=np.int16)
+        self.reason = np.zeros(size, dtype=np.int32)
         self.trace_high = np.zeros(size, dtype=np.uint64)
         self.trace_low = np.zeros(size, dtype=np.uint64)
         self.span = np.zeros(size, dtype=np.uint64)
-        self.reasons: dict[int, str] = {}
-        self.stood_in: dict[int, int] = {}
+        self.epoch_ns = epoch_ns
+        self._reasons = {"": 0}
+
+    def __len__(self) -> int:
+        return len(self.due_ns)
+
+    def explain(self, row: int, reason: str) -> None:
+        """Note why a request ended as it did; after a thousand different reasons the rest are *other*."""
+        if reason not in self._reasons and len(self._reasons) >= _MOST_REASONS:
+            reason = "other"
+        self.reason[row] = self._reasons.setdefault(reason, len(self._reasons))
+
+    def reason_text(self, row: int) -> str:
+        """Return why a request ended as it did, ``""`` where nothing is known."""
+        return list(self._reasons)[int(self.reason[row])]
 
     def trace_id(self, row: int) -> str:
         """Return the trace id of a row as text."""
@@ -82,11 +129,8 @@ class Recording:
 
     def missed_reasons(self) -> dict[str, int]:
         """Return why requests were missed, and how many for each reason."""
-        reasons: dict[str, int] = {}
-        for row in np.flatnonzero(self.outcome == CODES["missed"]).tolist():
-            reason = self.reasons.get(row, "")
-            reasons[reason] = reasons.get(reason, 0) + 1
-        return reasons
+        found = np.bincount(self.reason[self.outcome == CODES["missed"]], minlength=len(self._reasons))
+        return {text: int(found[code]) for text, code in self._reasons.items() if found[code]}
 
     def timings(self) -> dict[str, float]:
         """Return percentiles over all requests sent, in ms from due, by nearest rank.
@@ -107,13 +151,15 @@ class Recording:
             "lateness_p99_ms": _ranked_ms(lateness, 0.99),
         }
 
-    def spans(
-        self, endpoints: Sequence[tuple[str, str]], peers: Sequence[Address], *, shadow: bool
-    ) -> pd.DataFrame:
-        """Return the rows begun as a span table.
+    def save(
+        self, path: Path, endpoints: Sequence[tuple[str, str]], peers: Sequence[Address], *, shadow: bool
+    ) -> None:
+        """Write the rows begun to a file of columns, in one step.
 
         Parameters
         ----------
+        path : Path
+            The file; its directory is made if need be.
         endpoints : sequence of (name, method)
             By position.
         peers : sequence of Address
@@ -121,72 +167,116 @@ class Recording:
         shadow : bool
             Whether the requests carried marks.
 
-        Returns
-        -------
-        pandas.DataFrame
-            A span table. A missed request begins and ends when it was given up. ``attributes`` hold
-            ``endpoint server.address server.port peer.service http.request.method late_ns`` and, where there
-            is something to say, ``http.response.status_code first_byte_ns connect_ns`` (durations from
-            ``start_ns``), ``http.response.body.size substituted_for error.type reason``.
+        Raises
+        ------
+        LoadError
+            If it cannot be written.
         """
-        from perflab.trace.schema import GENERATOR_SERVICE, span_table
+        about = {
+            "epoch_ns": self.epoch_ns,
+            "endpoints": list(endpoints),
+            "peers": [(peer.host, peer.port) for peer in peers],
+            "shadow": shadow,
+            "reasons": list(self._reasons),
+        }
+        begun = self.outcome != 0
+        columns = {name: getattr(self, name)[begun] for name in _COLUMNS}
+        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as file:
+                np.savez(file, about=np.array(json.dumps(about)), **columns)
+            aside.replace(path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise LoadError(f"cannot write the generator's rows to {path}: {error}") from error
 
-        rows = np.flatnonzero(self.outcome)
-        names = [OUTCOMES[code] for code in self.outcome[rows].tolist()]
-        size = len(rows)
-        return span_table(
-            {
-                "trace_id": [self.trace_id(row) for row in rows.tolist()],
-                "span_id": self.span[rows],
-                "parent_span_id": np.zeros(size, dtype=np.uint64),
-                "service": [GENERATOR_SERVICE] * size,
-                "name": [endpoints[at][0] for at in self.endpoints[rows].tolist()],
-                "kind": ["client"] * size,
-                "status": ["unset" if name == "answered" else "error" for name in names],
-                "host": [socket.gethostname()] * size,
-                "start_ns": self.begun_ns[rows] + self.epoch_ns,
-                "duration_ns": self.ended_ns[rows] - self.begun_ns[rows],
-                "scheduled_ns": self.due_ns[rows] + self.epoch_ns,
-                "shadow": np.full(size, shadow),
-                "outcome": names,
-                "attributes": [
-                    json.dumps(self._attributes(row, endpoints, peers, shadow), ensure_ascii=False)
-                    for row in rows.tolist()
-                ],
-            }
+
+def rows_path(output: str | Path) -> Path:
+    """Return where the columns of a run are left until they are a span table in ``output``."""
+    return Path(output).with_suffix(".rows.npz")
+
+
+def saved_spans(path: Path) -> pd.DataFrame:
+    """Return the rows that `Recording.save` wrote as a span table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A span table. A missed request begins and ends when it was given up. ``attributes`` hold ``endpoint
+        server.address server.port peer.service http.request.method late_ns`` and, where there is something
+        to say, ``http.response.status_code first_byte_ns connect_ns`` (durations from ``start_ns``),
+        ``http.response.body.size substituted_for error.type reason``.
+
+    Raises
+    ------
+    LoadError
+        If it cannot be read.
+    """
+    from perflab.trace.schema import GENERATOR_SERVICE, span_table
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = {name: file[name] for name in _COLUMNS}
+            about = json.loads(str(file["about"]))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise LoadError(f"cannot read the generator's rows in {path}: {error}") from error
+    size = len(columns["due_ns"])
+    outcomes = [OUTCOMES[code] for code in columns["outcome"].tolist()]
+    ids = zip(columns["trace_high"].tolist(), columns["trace_low"].tolist(), strict=True)
+    return span_table(
+        {
+            "trace_id": [f"{high:016x}{low:016x}" for high, low in ids],
+            "span_id": columns["span"],
+            "parent_span_id": np.zeros(size, dtype=np.uint64),
+            "service": [GENERATOR_SERVICE] * size,
+            "name": [about["endpoints"][at][0] for at in columns["endpoint"].tolist()],
+            "kind": ["client"] * size,
+            "status": ["unset" if outcome == "answered" else "error" for outcome in outcomes],
+            "host": [socket.gethostname()] * size,
+            "start_ns": columns["begun_ns"] + about["epoch_ns"],
+            "duration_ns": columns["ended_ns"] - columns["begun_ns"],
+            "scheduled_ns": columns["due_ns"] + about["epoch_ns"],
+            "shadow": np.full(size, about["shadow"]),
+            "outcome": outcomes,
+            "attributes": _attributes(columns, about, outcomes),
+        }
+    )
+
+
+def _attributes(columns: dict[str, np.ndarray], about: dict[str, Any], outcomes: list[str]) -> list[str]:
+    texts = []
+    lists = {name: values.tolist() for name, values in columns.items()}
+    for row, outcome in enumerate(outcomes):
+        due, begun, first, connect, body, endpoint, meant, peer, status, reason = (
+            lists[name][row] for name in _ATTRIBUTED
         )
-
-    def _attributes(
-        self, row: int, endpoints: Sequence[tuple[str, str]], peers: Sequence[Address], shadow: bool
-    ) -> dict[str, Any]:
-        name, method = endpoints[int(self.endpoints[row])]
-        peer = peers[int(self.peer[row])]
-        begun = int(self.begun_ns[row])
-        outcome = OUTCOMES[int(self.outcome[row])]
+        name, method = about["endpoints"][endpoint]
+        host, port = about["peers"][peer]
         found: dict[str, Any] = {
             "endpoint": name,
             "http.request.method": method,
-            "server.address": peer.host,
-            "server.port": peer.port,
-            "peer.service": str(peer),
-            "late_ns": max(begun - int(self.due_ns[row]), 0),
+            "server.address": host,
+            "server.port": port,
+            "peer.service": str(Address(host, port)),
+            "late_ns": max(begun - due, 0),
         }
-        if shadow:
+        if about["shadow"]:
             found["user_agent.synthetic.type"] = "test"
-        if self.http_status[row]:
-            found["http.response.status_code"] = int(self.http_status[row])
-            found["http.response.body.size"] = int(self.body_bytes[row])
-        if self.first_ns[row]:
-            found["first_byte_ns"] = int(self.first_ns[row]) - begun
-        if self.connect_ns[row]:
-            found["connect_ns"] = int(self.connect_ns[row])
-        if row in self.stood_in:
-            found["substituted_for"] = endpoints[self.stood_in[row]][0]
+        if status:
+            found |= {"http.response.status_code": status, "http.response.body.size": body}
+        if first:
+            found["first_byte_ns"] = first - begun
+        if connect:
+            found["connect_ns"] = connect
+        if meant != endpoint:
+            found["substituted_for"] = about["endpoints"][meant][0]
         if outcome != "answered":
             found["error.type"] = outcome
-        if row in self.reasons:
-            found["reason"] = self.reasons[row]
-        return found
+        if reason:
+            found["reason"] = about["reasons"][reason]
+        texts.append(json.dumps(found, ensure_ascii=False))
+    return texts
 
 
 def _ranked_ms(ascending: np.ndarray, q: float) -> float:

@@ -25,13 +25,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import msgspec
 
 from perflab.errors import ConfigError, LoadError, PerflabError
 from perflab.load.engine import Engine
 from perflab.load.plan import Control, Failed, Plan, Report
+from perflab.load.recording import rows_path
 
 logger = logging.getLogger(__name__)
 
@@ -186,8 +186,6 @@ class _Worker:
 
     async def _send(self, plan: Plan, reports: Reports) -> None:
         _allow_files(plan.connection_bound + _SPARE_FILES)
-        if plan.output:
-            import perflab.trace.store  # noqa: F401 - now, not when the rows are to be written
         self._engine = engine = Engine(plan)
         self.lease.start(plan.lease_s)
         started = await engine.prepare()
@@ -202,9 +200,7 @@ class _Worker:
             ticking.cancel()
         reports.write(engine.progress())
         if plan.output:
-            from perflab.trace.store import write_spans
-
-            write_spans(engine.spans(), Path(plan.output))
+            engine.save(rows_path(plan.output))
         reports.write(engine.result())
 
     # What follows is called in the lease's thread.
