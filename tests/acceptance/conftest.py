@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,8 @@ def demo(tmp_path: Path) -> Callable[..., Played]:
 
 
 @pytest.fixture(scope="session")
-def natural(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    """The demo as it is, played once for all tests that look at what it made."""
+def natural(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """Play the demo as it is, once for all tests that look at what it made."""
     played = play_demo("--for", "12s", out=tmp_path_factory.mktemp("natural"))
     assert wait_for_none() == [], "the demo left this behind"
-    yield played
+    return played

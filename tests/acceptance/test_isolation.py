@@ -1,4 +1,4 @@
-"""Promise 2: marked work never writes production, or it errors; the report proves it. Checks that can fail."""
+"""Promise 2: marked work never writes production, or it errors; the report proves it. Each check can fail."""
 
 from __future__ import annotations
 

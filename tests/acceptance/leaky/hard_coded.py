@@ -1,6 +1,6 @@
 """A stock service with production's address in its code, by a way that no setting and no target names.
 
-Run as ``python hard_coded.py PORT``. It reaches the database by the server's socket file, as somebody does who
+Run as ``python hard_coded.py PORT``. It reaches the database by the socket file, as somebody does who
 once worked on that machine.
 """
 
