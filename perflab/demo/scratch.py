@@ -98,6 +98,11 @@ def sweep_leftovers() -> list[Path]:
     return removed
 
 
+def scratch_of(path: Path) -> Path | None:
+    """Find the scratch directory that a path is in."""
+    return next((step for step in path.parents if step.name.startswith(PREFIX)), None)
+
+
 def reachable(path: Path, uid: int, gid: int) -> bool:
     """Say whether a user without groups can pass through every directory on the way to a path."""
     for step in [path, *path.parents][1:]:
@@ -153,7 +158,8 @@ def _sweep(directory: Path) -> bool:
 def _end_processes(directory: Path) -> None:
     handles = [handle for pid in _proven(directory) if (handle := _hold(pid, directory)) is not None]
     try:
-        for number, grace_s in ((signal.SIGINT, 2.0), (signal.SIGKILL, 2.0)):
+        # signal 0 is none: the kernel told them already that their run is over, some are just leaving
+        for number, grace_s in ((0, 1.0), (signal.SIGINT, 2.0), (signal.SIGKILL, 2.0)):
             for handle in handles:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(handle, number)

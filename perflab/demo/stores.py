@@ -23,8 +23,18 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .scratch import reachable
-from .spawn import Account, end_child, free_port, has_ended, last_lines, port_is_free, start_child, wait_until
+from .scratch import reachable, scratch_of
+from .spawn import (
+    SCRATCH_VARIABLE,
+    Account,
+    end_child,
+    free_port,
+    has_ended,
+    last_lines,
+    port_is_free,
+    start_child,
+    wait_until,
+)
 
 NOBODY = Account(65534, 65534)
 _START_S = 30.0
@@ -213,6 +223,7 @@ class PostgresServer(Store):
         argv = [str(self._programs / "initdb"), "-D", str(self._data), "-U", "postgres", "--encoding=UTF8"]
         argv += ["--locale=C", "--no-sync", "--no-data-checksums", "--no-instructions"]
         argv += ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={password}"]
+        argv += ["--set=dynamic_shared_memory_type=mmap"]
         child = start_child(
             argv, log_path=self.log_path, account=self._account, cwd=self.directory, env=self._environment()
         )
@@ -279,10 +290,14 @@ class PostgresServer(Store):
             return False
         return True
 
-    @staticmethod
-    def _environment() -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         kept = ("PATH", "LD_LIBRARY_PATH", "TZ")
-        return {"LC_ALL": "C", **{name: os.environ[name] for name in kept if name in os.environ}}
+        scratch = scratch_of(self.directory)
+        return {
+            "LC_ALL": "C",
+            **({} if scratch is None else {SCRATCH_VARIABLE: str(scratch)}),
+            **{name: os.environ[name] for name in kept if name in os.environ},
+        }
 
 
 class RedisServer(Store):

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import importlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -202,7 +203,8 @@ for name in sys.argv[1:] + ["perflab.demo.realusers", "perflab.demo.check", "per
 print(*sys.modules)
 """
     names = [f"perflab.demo.shop.{service.name}" for service in SERVICES]
-    env = {name: value for service in shop.services.services for name, value in service.env.items()}
+    settings = {name: value for service in shop.services.services for name, value in service.env.items()}
+    env = {**os.environ, **settings}
 
     # When
     done = subprocess.run(

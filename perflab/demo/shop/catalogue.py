@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 cache = redis.Redis.from_url(required("SHOP_REDIS_URL"), decode_responses=True)
 database: ConnectionPool[Connection[DictRow]] = ConnectionPool(
     required("SHOP_DATABASE_URL"),
-    min_size=2,
+    min_size=4,
     max_size=8,
     open=False,
     kwargs={"autocommit": True, "row_factory": dict_row},

@@ -58,6 +58,8 @@ class OrderLine(Table):
 
 @app.get("/health")
 def health() -> Response:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
     return jsonify(status="ok")
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from .settings import required
 
 log = logging.getLogger(__name__)
-database = ConnectionPool(required("SHOP_DATABASE_URL"), min_size=2, max_size=8, open=False)
+database = ConnectionPool(required("SHOP_DATABASE_URL"), min_size=4, max_size=8, open=False)
 bank = httpx.Client(base_url=required("SHOP_BANK_URL"), timeout=10, limits=httpx.Limits(max_connections=16))
 
 

@@ -34,6 +34,8 @@ MOVE = text(
 
 @app.get("/health")
 def health() -> Response:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
     return jsonify(status="ok")
 
 
