@@ -19,12 +19,13 @@ import plotly.graph_objects as go
 
 from perflab.figures import theme
 from perflab.figures.layers import Layout, lay_out
+from perflab.trace.schema import GENERATOR_SERVICE
 
 if TYPE_CHECKING:
     from perflab.analysis.criticalpath import CriticalPath
 
 MAX_NODES = 60
-_NODE_W, _NODE_H, _LAYER_PX, _GAP = 90, 44, 116, 8
+_NODE_W, _NODE_H, _LAYER_PX, _GAP = 96, 44, 116, 6
 _ARROW = 7
 _REST = "others"
 
@@ -275,13 +276,16 @@ def _add_nodes(figure: go.Figure, stage: _Stage) -> None:
         second = kind if share is None else f"{theme.show_ratio(share)} of time"
         if share is not None and kind != "service":
             second = f"{kind} {theme.show_ratio(share)}"
-        name = data.get("label", node)
+        name = str(data.get("label", node))
+        short = name.split(" ", 1)[-1] if kind in ("database", "cache", "queue") else name
+        if short == GENERATOR_SERVICE:
+            second = "the test's load"
         figure.add_annotation(
             x=x,
-            y=y,
+            y=y + (4 if kind == "database" else 0),
             showarrow=False,
-            text=f"<b>{theme.escape(name, 14)}</b><br><span style='font-size:10px'>{second}</span>",
-            font={"size": 12, "color": theme.INK},
+            text=f"<b>{theme.escape(short, 14)}</b><br><span style='font-size:10px'>{second}</span>",
+            font={"size": 12 if len(short) <= 10 else 11, "color": theme.INK},
         )
         hover.append(_node_hover(name, kind, share, stage.graph.has_edge(node, node)))
     places = [stage.at(node) for node in stage.graph]

@@ -38,22 +38,47 @@ def critical_path(bottlenecks: Bottlenecks) -> go.Figure:
     description = f"Gain per request from mending each place, worst first, with intervals; {len(rows)} places"
     description += f", {left_out} smaller ones left out." if left_out else "."
     figure = theme.new_figure(description, height=len(rows) * _ROW_PX + 60, bargap=0, showlegend=False)
-    gains = [_number(row.get("gain_ms")) for row in rows]
-    lows = [_number(row.get("low_ms"), gain) for row, gain in zip(rows, gains, strict=True)]
-    highs = [_number(row.get("high_ms"), gain) for row, gain in zip(rows, gains, strict=True)]
-    stands_out = [bool(row.get("stands_out")) for row in rows]
+    for is_out in (True, False):
+        _add_bars(
+            figure, [(place, row) for place, row in enumerate(rows) if bool(row["stands_out"]) is is_out]
+        )
+    for place, row in enumerate(rows):
+        figure.add_annotation(
+            text=_label(row),
+            xref="paper",
+            x=0,
+            xanchor="left",
+            y=place + 0.27,
+            yanchor="middle",
+            showarrow=False,
+            font={"size": 12},
+        )
+    figure.update_xaxes(title="milliseconds a request would gain", rangemode="tozero", nticks=6)
+    figure.update_yaxes(visible=False, range=[len(rows) + 0.05, 0], fixedrange=True)
+    return figure
+
+
+def _add_bars(figure: go.Figure, part: list[tuple[int, dict[str, Any]]]) -> None:
+    """Add the bars of the rows that stand out, or of those that do not."""
+    if not part:
+        return
+    is_out = bool(part[0][1]["stands_out"])
+    colour = theme.VERMILLION if is_out else theme.BLUE
+    gains = [_number(row.get("gain_ms")) for _, row in part]
+    lows = [_number(row.get("low_ms"), gain) for (_, row), gain in zip(part, gains, strict=True)]
+    highs = [_number(row.get("high_ms"), gain) for (_, row), gain in zip(part, gains, strict=True)]
     figure.add_bar(
         orientation="h",
         x=gains,
-        y=[place + 0.7 for place in range(len(rows))],
+        y=[place + 0.7 for place, _ in part],
         width=0.42,
         marker={
-            "color": [theme.tint(theme.VERMILLION if out else theme.BLUE, 0.6) for out in stands_out],
-            "line": {"color": [theme.VERMILLION if out else theme.BLUE for out in stands_out], "width": 1},
+            "color": theme.tint(colour, 0.55),
+            "line": {"color": colour, "width": 1},
             "pattern": {
-                "shape": ["/" if out else "" for out in stands_out],
+                "shape": "/" if is_out else "",
                 "fillmode": "overlay",
-                "fgcolor": theme.VERMILLION,
+                "fgcolor": colour,
                 "size": 7,
                 "solidity": 0.25,
             },
@@ -68,23 +93,8 @@ def critical_path(bottlenecks: Bottlenecks) -> go.Figure:
             "width": 5,
         },
         hoverinfo="text",
-        hovertext=[_hover(row) for row in rows],
+        hovertext=[_hover(row) for _, row in part],
     )
-    for place, row in enumerate(rows):
-        figure.add_annotation(
-            text=_label(row),
-            xref="paper",
-            x=0,
-            xanchor="left",
-            y=place + 0.27,
-            yanchor="middle",
-            showarrow=False,
-            bgcolor=theme.BEHIND_WORDS,
-            font={"size": 12},
-        )
-    figure.update_xaxes(title="milliseconds a request would gain", rangemode="tozero", nticks=6)
-    figure.update_yaxes(visible=False, range=[len(rows) + 0.05, 0], fixedrange=True)
-    return figure
 
 
 def _number(value: Any, otherwise: float = 0.0) -> float:

@@ -23,6 +23,8 @@ _TICKS = tuple((-math.log10(1 - share), label.replace("999", "99.9")) for label,
 _MOST_ENDPOINTS = 6
 _LINES = (("p50", theme.BLUE, "solid"), ("p95", theme.ORANGE, "dash"), ("p99", theme.VERMILLION, "dot"))
 _LOG_ABOVE = 20.0
+_PANEL_PX, _LABEL_PX = 230, 14
+_READABLE = {theme.ORANGE: "#8a5f00", theme.VERMILLION: theme.ALARM, theme.PURPLE: "#8f4a72"}
 
 
 def latency_over_time(latency: Latency, real_users: pd.DataFrame | None = None) -> go.Figure:
@@ -31,7 +33,7 @@ def latency_over_time(latency: Latency, real_users: pd.DataFrame | None = None) 
     Parameters
     ----------
     latency : Latency
-        Its ``over_time``: ``at_s p50_ms p95_ms p99_ms offered_per_s``.
+        Its ``over_time``: ``at_s offered_per_s p50_ms p95_ms p99_ms`` and their ``_censored``.
     real_users : pandas.DataFrame, optional
         ``at_s p99_ms`` of the real users meanwhile, as a line of its own.
 
@@ -39,9 +41,9 @@ def latency_over_time(latency: Latency, real_users: pd.DataFrame | None = None) 
     -------
     plotly.graph_objects.Figure
     """
-    table = latency.over_time
-    if table.empty:
+    if latency.over_time.empty:
         return theme.empty_figure("No latency over time: no request was sent.")
+    table = _every_second(latency.over_time)
     description = (
         f"Latency of each second of the run ({len(table)} s): p50, p95 and p99 above, the offered rate below."
     )
@@ -51,7 +53,12 @@ def latency_over_time(latency: Latency, real_users: pd.DataFrame | None = None) 
     _add_percentile_lines(figure, table, table["at_s"].tolist(), mode="lines")
     if real_users is not None and len(real_users):
         _add_line(
-            figure, real_users["at_s"], real_users["p99_ms"], "real users p99", theme.PURPLE, "longdashdot"
+            figure,
+            real_users["at_s"],
+            real_users["p99_ms"],
+            "real users p99",
+            theme.PURPLE,
+            "longdashdot",
         )
     figure.add_bar(
         x=table["at_s"].tolist(),
@@ -62,6 +69,7 @@ def latency_over_time(latency: Latency, real_users: pd.DataFrame | None = None) 
         hovertemplate="second %{x}: %{y:.0f} per s offered<extra></extra>",
     )
     _scale_latency(figure, table)
+    _name_lines(figure)
     return figure
 
 
@@ -106,7 +114,7 @@ def rates(latency: Latency) -> go.Figure:
     Parameters
     ----------
     latency : Latency
-        Its ``by_rate``: ``offered_per_s achieved_per_s p50_ms p95_ms p99_ms``.
+        Its ``by_rate``: ``offered_per_s achieved_per_s p50_ms p95_ms p99_ms`` and their ``_censored``.
 
     Returns
     -------
@@ -145,6 +153,7 @@ def rates(latency: Latency) -> go.Figure:
     )
     figure.layout.yaxis2.update(range=[0, most * 1.08])
     _scale_latency(figure, table)
+    _name_lines(figure)
     return figure
 
 
@@ -164,6 +173,8 @@ def _add_percentile_lines(figure: go.Figure, table: pd.DataFrame, x: Sequence[An
         column = f"{name}_ms"
         if column in table.columns:
             _add_line(figure, x, table[column], name, colour, dash, mode, theme.SYMBOLS[place])
+            if f"{name}_censored" in table.columns:
+                _add_bounds(figure, x, table[column], table[f"{name}_censored"] == True, colour)  # noqa: E712
 
 
 def _add_line(
@@ -176,7 +187,6 @@ def _add_line(
     mode: str = "lines",
     symbol: str = "circle",
 ) -> None:
-    """Add a line and write its name at its end, which reads faster than a legend."""
     xs, ys = list(x), [float(value) for value in y]
     figure.add_scatter(
         x=xs,
@@ -187,18 +197,53 @@ def _add_line(
         marker={"symbol": symbol, "size": 6},
         hovertemplate=f"{name} %{{y:.3g}} ms<extra></extra>",
     )
-    known = [place for place, value in enumerate(ys) if not math.isnan(value)]
-    if known:
-        figure.add_scatter(
-            x=[xs[known[-1]]],
-            y=[ys[known[-1]]],
-            mode="text",
-            text=[f"  {name}"],
-            textposition="middle right",
-            textfont={"color": colour if colour != theme.ORANGE else "#8a5f00", "size": 12},
-            cliponaxis=False,
-            hoverinfo="skip",
+
+
+def _name_lines(figure: go.Figure) -> None:
+    """Write the name of each line of the upper panel at its end, which reads faster than a legend."""
+    ends = []
+    for trace in figure.data:
+        if trace.type == "scatter" and trace.name and "lines" in trace.mode and trace.yaxis is None:
+            known = [
+                (x, y) for x, y in zip(trace.x, trace.y, strict=True) if y is not None and not math.isnan(y)
+            ]
+            if known:
+                ends.append((known[-1][1], known[-1][0], trace))
+    highest = max((y for y, _, _ in ends), default=1.0) or 1.0
+    floor = -math.inf
+    for y, x, trace in sorted(ends, key=lambda end: end[0]):
+        wanted = y / highest * _PANEL_PX
+        floor = max(wanted, floor + _LABEL_PX)
+        is_log = figure.layout.yaxis.type == "log"
+        figure.add_annotation(
+            x=x,
+            y=math.log10(y) if is_log and y > 0 else y,
+            text=trace.name,
+            xanchor="left",
+            xshift=6,
+            yshift=0 if is_log else floor - wanted,
+            showarrow=False,
+            font={"size": 12, "color": _READABLE.get(trace.line.color, trace.line.color)},
         )
+
+
+def _add_bounds(figure: go.Figure, x: Sequence[Any], y: pd.Series, is_bound: pd.Series, colour: str) -> None:
+    """Mark the values that are only lower bounds with open triangles."""
+    places = [place for place, bound in enumerate(is_bound) if bound]
+    if places:
+        figure.add_scatter(
+            x=[x[place] for place in places],
+            y=[float(y.iloc[place]) for place in places],
+            mode="markers",
+            marker={"symbol": "triangle-up-open", "size": 10, "color": colour, "line": {"width": 2}},
+            hovertemplate="≥ %{y:.3g} ms: some were never answered<extra></extra>",
+        )
+
+
+def _every_second(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for every second from the first to the last; those without requests are empty."""
+    first, last = int(table["at_s"].min()), int(table["at_s"].max())
+    return table.set_index("at_s").reindex([float(at) for at in range(first, last + 1)]).reset_index()
 
 
 def _add_percentile_curve(figure: go.Figure, row: dict[str, Any], place: int) -> None:
@@ -210,7 +255,7 @@ def _add_percentile_curve(figure: go.Figure, row: dict[str, Any], place: int) ->
     ]
     if not points:
         return
-    bounds = [row.get(f"{label}_censored") is True for _, label, _ in points]
+    bounds = [bool(row.get(f"{label}_censored", False)) for _, label, _ in points]
     lows = [_bound(row, label, "low", value) for _, label, value in points]
     highs = [_bound(row, label, "high", value) for _, label, value in points]
     symbol = theme.SYMBOLS[place % len(theme.SYMBOLS)]

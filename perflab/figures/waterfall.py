@@ -158,10 +158,9 @@ def _draw(rows: _Rows, segments: pd.DataFrame, services: pd.Series, left_out: in
             x=0,
             xanchor="left",
             xshift=min(span.depth, _DEEPEST_INDENT) * _INDENT_PX,
-            y=row + 0.3,
+            y=row + 0.27,
             yanchor="middle",
             showarrow=False,
-            bgcolor=theme.BEHIND_WORDS,
             font={"size": 12},
         )
     width_ms = total_ms if total_ms > 0 else 1.0

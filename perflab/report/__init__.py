@@ -22,6 +22,7 @@ _WHERE = {
     "events": "perflab.report.proof",
     "isolation": "perflab.report.proof",
     "real_users": "perflab.report.proof",
+    "parameters": "perflab.report.proof",
     "read_params": "perflab.report.template",
 }
 
@@ -35,6 +36,7 @@ __all__ = [
     "finding",
     "isolation",
     "note",
+    "parameters",
     "read_params",
     "real_users",
     "summary",

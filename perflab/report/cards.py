@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MISSING = "—"
 
 _VERDICTS: Mapping[str, tuple[str, str]] = {
-    "passed": ("Passed", "Every threshold held, no guard tripped, and nothing marked reached production."),
+    "passed": ("Passed", "Every threshold held and no guard tripped."),
     "failed": ("Failed", "A threshold of the scenario was not met."),
     "stopped": ("Stopped", "A guard ended the run to spare the real users."),
     "refused": ("Refused", "The run was not started."),
@@ -78,12 +78,13 @@ def banner(run: Run, title: str = "Load test") -> Html:
     return Html(
         Markup(
             '<header class="banner is-{shown}"><p class="about">{about}</p>'
-            '<h1><span class="mark"></span>{word}</h1><p class="reason">{reason}</p></header>'
+            '<h1><span class="mark"></span>{word}</h1><p class="reason">{reason} {safe}</p></header>'
         ).format(
             shown=shown,
             about=Markup(" <span>·</span> ").join(part for part in about if part),
             word=word,
             reason=info.get("reason") or meaning,
+            safe=_isolation_sentence(run.isolation),
         )
     )
 
@@ -122,20 +123,21 @@ def finding(bottlenecks: Any) -> Html:
     )
 
 
-def summary(run: Run, overall: Mapping[str, Any] | None = None) -> Html:
+def summary(run: Run, latency: Any = None) -> Html:
     """Show what was sent, how fast it was, what is proven, and how the real users fared: four cards.
 
     Parameters
     ----------
     run : Run
         The run.
-    overall : mapping, optional
-        ``p50_ms p99_ms`` over all endpoints, with ``*_censored`` where the value is a lower bound.
+    latency : Latency, optional
+        Its ``overall``: ``p50_ms p99_ms`` over all endpoints, ``*_censored`` where that is a lower bound.
     """
     info, isolation = run.info, run.isolation
+    overall = [] if latency is None else latency.overall.to_dict("records")
     cards = [
         _requests_card(info),
-        _latency_card(overall or {}),
+        _latency_card(overall[0] if overall else {}),
         _isolation_card(isolation),
         _users_card(info),
     ]
@@ -155,6 +157,8 @@ def table(
     empty: str = "Nothing to show.",
 ) -> Html:
     """Show a table, its numbers written by the unit their column's name ends in.
+
+    Where there is a column ``p99_censored`` that is true, ``p99_ms`` is a lower bound and written ``≥``.
 
     Parameters
     ----------
@@ -179,8 +183,7 @@ def table(
     body = Markup("").join(
         Markup("<tr>{}</tr>").format(
             Markup("").join(
-                Markup("<td{}>{}</td>").format(_aside(is_number[name]), show(record[name], name))
-                for name in names
+                Markup("<td{}>{}</td>").format(_aside(is_number[name]), _cell(record, name)) for name in names
             )
         )
         for record in records
@@ -210,14 +213,16 @@ def heading(name: str) -> str:
     Examples
     --------
     >>> heading("p99_ms"), heading("error_ratio"), heading("offered_per_s"), heading("real_traces_left_out")
-    ('p99, ms', 'error', 'offered per s', 'real traces left out')
+    ('p99, ms', 'error share', 'offered per s', 'real traces left out')
     """
     text, unit = str(name), ""
     for suffix in _UNITS:
         if text.endswith(suffix) and len(text) > len(suffix):
             text = text.removesuffix(suffix)
-            unit = {"_ratio": "", "_per_s": " per s"}.get(suffix, f", {suffix[1:]}")
+            unit = {"_ratio": " share", "_per_s": " per s"}.get(suffix, f", {suffix[1:]}")
             break
+    if text in ("ratio", "share"):
+        return "share"
     return " ".join(_ACRONYMS.get(word, word) for word in text.split("_")) + unit
 
 
@@ -239,7 +244,7 @@ def show(value: Any, name: str = "") -> str:
         return ", ".join(f"{key} {show(item)}" for key, item in value.items()) or MISSING
     if not _is_number(value):
         return str(value)
-    if name.endswith("_ratio"):
+    if name.endswith("_ratio") or name == "ratio":
         percent = 100 * float(value)
         return f"{percent:.0f} %" if abs(percent) >= 9.95 or percent == 0 else f"{percent:.2g} %"
     if isinstance(value, numbers.Integral):
@@ -267,6 +272,11 @@ def when(info: Mapping[str, Any]) -> str:
         same_day = moments[0].date() == moments[1].date()
         text += " to " + moments[1].strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S")
     return text + " UTC"
+
+
+def _cell(record: Mapping[str, Any], name: str) -> str:
+    is_bound = bool(record.get(f"{name.removesuffix('_ms')}_censored", False))
+    return ("≥ " if is_bound else "") + show(record[name], name)
 
 
 def _card(title: str, value: str, unit: str, lines: Sequence[str], state: str = "") -> Markup:
@@ -303,6 +313,23 @@ def _latency_card(overall: Mapping[str, Any]) -> Markup:
     if overall.get("p50_ms") is not None:
         lines.insert(0, f"median {bound('p50')} ms")
     return _card("Latency, p99", bound("p99"), " ms", lines)
+
+
+def _isolation_sentence(isolation: Mapping[str, Any]) -> str:
+    stores = isolation.get("stores") or []
+    seen, proven = isolation.get("seen", len(stores)), isolation.get("proven", 0)
+    leaks = len(isolation.get("leaks") or [])
+    if leaks:
+        return f"{leaks} leaks into production were found."
+    if not seen:
+        return "Isolation is not proven."
+    if proven == seen:
+        return (
+            "Isolation is proven for its one store."
+            if seen == 1
+            else f"Isolation is proven for all {seen} stores."
+        )
+    return f"Isolation is proven for only {show(proven)} of {show(seen)} stores."
 
 
 def _isolation_card(isolation: Mapping[str, Any]) -> Markup:

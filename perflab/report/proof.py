@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from perflab.report.cards import MISSING, Html, note, show, table
+from perflab.report.cards import MISSING, Html, counts, note, show, table, when
 from perflab.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -112,6 +112,26 @@ def errors(run: Run, breakdown: pd.DataFrame | None = None) -> Html:
     )
     parts += _listed("Holes the mark cannot cross", (_as_text(hole) for hole in info.get("holes") or []))
     return Html(Markup("").join(parts))
+
+
+def parameters(run: Run) -> Html:
+    """Show what was run: scenario, target, times, phases, and the versions it was run with."""
+    info = run.info
+    phases = [
+        f"{phase.get('name')} {show((phase['end_ns'] - phase['start_ns']) / NS_PER_S)} s"
+        for phase in info.get("phases") or []
+        if phase.get("start_ns") and phase.get("end_ns")
+    ]
+    told = {
+        "run": run.run_id,
+        "scenario": info.get("scenario"),
+        "target": info.get("target"),
+        "time": when(info) or None,
+        "phases": phases,
+        "holes accepted": [_as_text(hole) for hole in info.get("holes") or []],
+        **{f"version of {name}": text for name, text in (info.get("versions") or {}).items()},
+    }
+    return counts(told, "What was run")
 
 
 def events(run: Run) -> Html:
