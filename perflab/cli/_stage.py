@@ -19,7 +19,6 @@ from pathlib import Path
 from shlex import split
 from typing import Any
 
-from perflab.config import Config, Target, load_config
 from perflab.demo.check import missing_writes, read_log
 from perflab.demo.processes import ServiceError, ServiceGroup, ServiceProcess
 from perflab.demo.scratch import scratch_directory
@@ -88,11 +87,11 @@ class Stage:
 
     Attributes
     ----------
-    target : Target
-        What ``perflab.toml`` says of the shop.
+    config : Path
+        The ``perflab.toml`` that describes it, with the target ``shop``.
     """
 
-    target: Target
+    config: Path
 
     def __init__(self, logs: Path, wishes: Wishes) -> None:
         self._logs = logs
@@ -123,12 +122,8 @@ class Stage:
         """Return how many of the real users' writes were acknowledged, and which of them are missing."""
         written = sum(1 for entry in read_log(self._customers_log) if entry["id"] is not None)
         missing = missing_writes(self._database_url, self._customers_log, self._redis_url)
-        return {
-            "acknowledged": written,
-            "missing": [
-                {"what": entry.what, "id": entry.id, "reference": entry.reference} for entry in missing
-            ],
-        }
+        found = [{"what": entry.what, "id": entry.id, "reference": entry.reference} for entry in missing]
+        return {"acknowledged": written, "missing": len(found), "missing_writes": found}
 
     def live_hits(self, canary: str) -> int:
         """Return how many charges with a canary the real bank has seen."""
@@ -185,10 +180,8 @@ class Stage:
             bank=f"127.0.0.1:{self._ports[_OUTSIDE]}",
             sandbox=f"127.0.0.1:{self._sandbox}",
         )
-        self._config = self._scratch / "perflab.toml"
-        self._config.write_text(text, encoding="utf-8")
-        config: Config = load_config(self._config)
-        self.target = config.target("shop")
+        self.config = self._scratch / "perflab.toml"
+        self.config.write_text(text, encoding="utf-8")
 
     def _services(self) -> list[ServiceProcess]:
         settings = dict(self._wishes.settings)
@@ -222,7 +215,7 @@ class Stage:
             attach = [
                 *_ATTACH,
                 "--config",
-                str(self._config),
+                str(self.config),
                 "--service",
                 service.name,
                 *options,

@@ -120,7 +120,8 @@ def _play(
             launch(
                 scenario,
                 arrivals,
-                target=stage.target,
+                target="shop",
+                config=stage.config,
                 runs=out / "runs",
                 delays_ns=delays_ns,
                 watch=teller.watch,
@@ -145,9 +146,9 @@ def _add_what_the_shop_knows(finished: Run, stage: Any) -> None:
     finished.write_isolation({**proof, "outbound": outbound, "real_user_writes": writes})
     problem = ""
     if writes["missing"]:
-        problem = f"{len(writes['missing'])} acknowledged writes of real users are missing"
+        problem = f"{writes['missing']} acknowledged writes of real users are missing."
     elif hits:
-        problem = f"{hits} charges of shadow work reached the real bank"
+        problem = f"{hits} charges of shadow work reached the real bank."
     if problem and finished.verdict not in ("leaked", "refused"):
         finished.write_info({**finished.info, "verdict": "failed", "reason": problem})
 
@@ -262,7 +263,7 @@ def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller
         },
         "requests": {name: info["requests"][name] for name in counted},
     }
-    teller.say(f"verdict: {info['verdict']} ({info['reason']})")
+    teller.say(f"verdict: {info['verdict']}. {info['reason']}")
     teller.say(f"bottleneck: {found.sentence}")
     teller.say(f"isolation: {told['isolation']['proven']} of {told['isolation']['stores']} stores proven")
     teller.say(f"report: {report}")

@@ -48,11 +48,6 @@ class Engine:
     plan : Plan
         What to do.
 
-    Attributes
-    ----------
-    halted : bool
-        Set to True from any thread, it keeps every further request from being begun, at once.
-
     Raises
     ------
     TargetRefused
@@ -84,7 +79,7 @@ class Engine:
         self._next = 0
         self._stopped = ""
         self._sweeping: asyncio.TimerHandle | None = None
-        self.halted = False
+        self._halted = False
 
     async def prepare(self) -> Started:
         """Resolve and pin the addresses, open the first connections, and set the start.
@@ -140,12 +135,14 @@ class Engine:
         self._cpu_s = time.process_time() - self._cpu_s
         self._connections.close()
 
+    def halt(self, reason: str) -> None:
+        """Keep every further request from being begun, at once, from any thread; `stop` must follow."""
+        self._stopped = self._stopped or reason or "stopped"
+        self._halted = True
+
     def stop(self, reason: str) -> None:
         """Begin no further request; those in flight may end within their timeout."""
-        if self._stopped:
-            return
-        self._stopped = reason or "stopped"
-        self.halted = True
+        self.halt(reason)
         while self._unended.waiting:
             self._miss(self._unended.waiting.popleft().row, "stopped")
         self._notify()
@@ -202,7 +199,7 @@ class Engine:
     async def _warm(self) -> None:
         for origin in dict.fromkeys(kind.origin for kind in self._composer.kinds):
             for _ in range(self._plan.warm_connections):
-                if self.halted or self._connections.open >= self._plan.connection_bound:
+                if self._halted or self._connections.open >= self._plan.connection_bound:
                     return
                 self._connections.reserve()
                 try:
@@ -213,7 +210,7 @@ class Engine:
 
     def _tick(self) -> None:
         last = min(self._next + _BATCH, len(self._due))
-        while self._next < last and not self.halted:
+        while self._next < last and not self._halted:
             due_ns = self._due[self._next]
             if due_ns > time.monotonic_ns():
                 break
@@ -226,7 +223,7 @@ class Engine:
 
     async def _run_preflight(self) -> None:
         for row in range(len(self._due)):
-            if self.halted:
+            if self._halted:
                 return
             due_ns = time.monotonic_ns()
             self._due[row] = self._recording.due_ns[row] = due_ns
@@ -270,7 +267,7 @@ class Engine:
 
     def _dispatch(self) -> None:
         waiting = self._unended.waiting
-        while waiting and not self.halted:
+        while waiting and not self._halted:
             connection = self._connections.take(waiting[0].kind.origin)
             if connection is not None:
                 self._send(self._unended.begin(time.monotonic_ns()), connection)
@@ -291,7 +288,7 @@ class Engine:
                 self._tally.send(flight.due_ns, flight.begun_ns)
                 self._end(flight, error.outcome, error.reason)
         else:
-            if self.halted:
+            if self._halted:
                 connection.abort()
                 self._give_up(flight, "stopped")
             elif flight in self._unended:
@@ -392,7 +389,7 @@ class Engine:
     # --- state ---
 
     def _is_over(self) -> bool:
-        return self.halted or self._next >= len(self._due)
+        return self._halted or self._next >= len(self._due)
 
     def _is_idle(self) -> bool:
         return not (len(self._unended) or self._connecting)

@@ -62,6 +62,11 @@ class Generator:
         self._fresh: deque[Progress] = deque(maxlen=1000)
         self._changed = asyncio.Condition()
 
+    @property
+    def pid(self) -> int:
+        """Id of the process, 0 before it is started."""
+        return self._process.pid if self._process is not None else 0
+
     async def start(self) -> Started:
         """Start the process and return when its schedule runs.
 

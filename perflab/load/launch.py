@@ -105,6 +105,7 @@ async def launch(
     _check(chosen, found, guards)
     run = Run.create(runs, label="shadow")
     launched = _Launch(run, scenario, chosen, found, guards, dict(delays_ns or {}), watch)
+    launched.target_name = target if isinstance(target, str) else found.addresses[0]
     try:
         await launched.go(duration_ns(before) / NS_PER_S, duration_ns(after) / NS_PER_S)
     except (asyncio.CancelledError, KeyboardInterrupt):
@@ -118,6 +119,8 @@ async def launch(
 
 class _Launch:
     """One run under way."""
+
+    target_name = ""
 
     def __init__(
         self,
@@ -168,7 +171,8 @@ class _Launch:
         self.run.write_info(
             {
                 "scenario": self.scenario.name,
-                "target": {"addresses": self.target.addresses, "services": sorted(self.target.services)},
+                "target": self.target_name,
+                "addresses": self.target.addresses,
                 "verdict": verdict.word,
                 "reason": verdict.reason,
                 "started_ns": self.started_ns,

@@ -6,6 +6,7 @@ controller, which has pandas anyway, makes the span table of it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -188,7 +189,8 @@ class Recording:
                 np.savez(file, about=np.array(json.dumps(about)), **columns)
             aside.replace(path)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
             raise LoadError(f"cannot write the generator's rows to {path}: {error}") from error
 
 

@@ -89,33 +89,31 @@ def decide(
         leak = leaks[0]
         return Verdict(
             "leaked",
-            f"shadow work reached production: {leak['store']}, {leak['where']} ({leak['what']}), "
-            f"trace {leak['trace_id'] or 'unknown'}",
+            f"Shadow work reached production: {leak['store']}, {leak['where']} ({leak['what']}), "
+            f"trace {leak['trace_id'] or 'unknown'}.",
         )
     if holes:
         more = f"; and {len(holes) - 1} more" if len(holes) > 1 else ""
-        return Verdict("refused", f"{holes[0].why}{_traced(holes[0].trace_id)}{more}")
+        return Verdict("refused", _sentence(f"{holes[0].why}{_traced(holes[0].trace_id)}{more}"))
     if breach is not None:
-        return Verdict("stopped", f"a guard stopped the run: {breach.reason}")
+        return Verdict("stopped", f"A guard stopped the run: {breach.reason}.")
     if stopped:
-        return Verdict("stopped", stopped)
+        return Verdict("stopped", _sentence(stopped))
     if refusals:
         first = refusals[0]
         return Verdict(
             "failed",
             f"{len(refusals)} pieces of shadow work were refused, first in {first['service']}: "
-            f"{first['store']}, {first['what']}{_traced(first['trace_id'])}",
+            f"{first['store']}, {first['what']}{_traced(first['trace_id'])}.",
         )
     unproven = [store for store in stores if not store["proven"]]
     if unproven:
         why = [*unproven[0].get("reasons", []), *unproven[0].get("not_checked", [])]
-        return Verdict(
-            "failed", f"isolation of {unproven[0]['name']} is not proven: {'; '.join(why) or 'see report'}"
-        )
+        return Verdict("failed", f"Isolation of {unproven[0]['name']} is not proven: {'; '.join(why)}.")
     broken = [row for row in thresholds if not row["passed"]]
     if broken:
-        return Verdict("failed", _broken(broken[0]))
-    return Verdict("passed", "every threshold held, no guard tripped, isolation is proven")
+        return Verdict("failed", _sentence(_broken(broken[0])))
+    return Verdict("passed", "Every threshold held, no guard tripped, and isolation is proven.")
 
 
 def _judge(name: str, thresholds: Thresholds, requests: pd.DataFrame) -> list[dict[str, Any]]:
@@ -150,3 +148,8 @@ def _broken(row: Mapping[str, Any]) -> str:
 
 def _traced(trace_id: str) -> str:
     return f" (trace {trace_id})" if trace_id.strip("0") else ""
+
+
+def _sentence(text: str) -> str:
+    """Write a reason as a sentence."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

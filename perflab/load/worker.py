@@ -209,7 +209,7 @@ class _Worker:
         self._stop_reason = self._stop_reason or reason
         engine, loop = self._engine, self._loop
         if engine is not None and loop is not None:
-            engine.halted = True
+            engine.halt(reason)
             with contextlib.suppress(RuntimeError):  # the loop is closed: it is over anyway
                 loop.call_soon_threadsafe(self._apply, reason)
 

@@ -360,7 +360,11 @@ class _Ending:
         self.kept = how == "commit" and status != _INERROR
         self.span: Span | None = None
         if status != _IDLE and not connection.closed:
-            attributes = {"db.system.name": "postgresql", "db.query.summary": self.name}
+            attributes = {
+                "db.system.name": "postgresql",
+                "db.query.summary": self.name,
+                "db.namespace": connection.info.dbname,
+            }
             self.span = scope.begin(self.name, SpanKind.CLIENT, attributes)
 
     def end(self) -> None:
