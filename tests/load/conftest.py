@@ -35,6 +35,8 @@ class Target:
         self.requests = []
         self.freezes = []
         self.connections = 0
+        self.sessions = []
+        self.last_s = 0.0  # time.monotonic() of the newest request
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="target", daemon=True)
@@ -74,6 +76,7 @@ class _Session(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport = transport
         self.target.connections += 1
+        self.target.sessions.append(self)
 
     def data_received(self, data):
         self.buffer += data
@@ -91,6 +94,7 @@ class _Session(asyncio.Protocol):
         path = url.partition("?")[0]
         what, _, argument = path.strip("/").partition("/")
         self.target.asked[path] += 1
+        self.target.last_s = time.monotonic()
         self.target.requests.append((method, url, head, body))
         getattr(self, f"do_{what}")(argument)
 
