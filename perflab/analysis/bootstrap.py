@@ -11,6 +11,7 @@ References
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+_NORMAL_95 = 1.959963984540054
 _ROUNDS = 600
 _MAX_CELLS = 4096
 _MIN_BLOCKS = 10
@@ -63,6 +65,11 @@ class Resampling:
         draws = np.bincount(flat, minlength=rounds * cells).reshape(rounds, cells)
         return cls(size, cells, block, draws.astype(np.float64))
 
+    @property
+    def blocks(self) -> int:
+        """Blocks the requests are cut into."""
+        return self.cells // self.block
+
     def cell_of(self, request: Int64s) -> Int64s:
         """Return the cell of each request, given its position in time."""
         return request * self.cells // max(1, self.size)
@@ -88,11 +95,64 @@ class Resampling:
         return drawn
 
 
-def interval(rounds: Floats) -> tuple[Floats, Floats]:
-    """Return the 95 % percentile interval of each column of resampled statistics."""
+def interval(rounds: Floats, estimate: Floats, blocks: int) -> tuple[Floats, Floats]:
+    """Return the 95 % interval of each column of resampled statistics.
+
+    Parameters
+    ----------
+    rounds : float64[rounds, k]
+        The resampled statistics.
+    estimate : float64[k]
+        The statistics themselves.
+    blocks : int
+        Blocks the data were cut into.
+
+    Returns
+    -------
+    low, high : float64[k]
+        The percentile interval, widened about the estimate for the spread that so few blocks
+        understate: by ``sqrt(blocks / (blocks - 1))`` and Student's t over the normal quantile (1.22 for
+        the fewest, ten; 1.02 for a hundred).
+    """
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(rounds, [tail, 1 - tail], axis=0)
-    return low, high
+    freedom = max(1, blocks - 1)
+    wide = math.sqrt(1 + 1 / freedom) * _student_quantile(freedom) / _NORMAL_95
+    # resampling a skewed statistic may put both ends on one side of it: the interval holds it anyway
+    return (
+        estimate - wide * np.maximum(estimate - low, 0.0),
+        estimate + wide * np.maximum(high - estimate, 0.0),
+    )
+
+
+def p_values(delta: Floats, errors: Sequence[Floats], blocks: Sequence[int]) -> Floats:
+    """Return two-sided p-values of differences between independent samples.
+
+    Parameters
+    ----------
+    delta : float64[k]
+        The differences.
+    errors : sequence of float64[k]
+        The resampled standard error of each sample.
+    blocks : sequence of int
+        Blocks each was cut into.
+
+    Returns
+    -------
+    float64[k]
+        Welch's t test with blocks in place of observations. Next to 0 where there is a difference and no
+        error at all to doubt it with.
+    """
+    freedom = np.maximum(1, np.array(blocks) - 1)
+    variances = [error**2 * (1 + 1 / free) for error, free in zip(errors, freedom.tolist(), strict=True)]
+    total = np.maximum(sum(variances), np.finfo(float).tiny)
+    spread = sum(variance**2 / free for variance, free in zip(variances, freedom.tolist(), strict=True))
+    welch = total**2 / np.maximum(spread, np.finfo(float).tiny)
+    found = [
+        math.erfc(_normal_of_student(abs(value) / math.sqrt(variance), free) / math.sqrt(2)) if value else 1.0
+        for value, variance, free in zip(delta.tolist(), total.tolist(), welch.tolist(), strict=True)
+    ]
+    return np.array(found, dtype=np.float64)
 
 
 def false_discovery(p_values: Floats) -> Floats:
@@ -109,3 +169,15 @@ def false_discovery(p_values: Floats) -> Floats:
     result = np.empty(size)
     result[order] = np.minimum(adjusted, 1.0)
     return result
+
+
+def _normal_of_student(t: float, freedom: float) -> float:
+    """Return the normal deviate with the tail of Student's t (D. L. Wallace 1959; off by less than 0.02)."""
+    freedom = max(1.0, freedom)
+    return (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
+
+
+def _student_quantile(freedom: float) -> float:
+    """Return the 97.5 % quantile of Student's t, by the same approximation turned round."""
+    normal = _NORMAL_95 * (8 * freedom + 3) / (8 * freedom + 1)
+    return math.sqrt(freedom * math.expm1(normal * normal / freedom))

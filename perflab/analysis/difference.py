@@ -1,10 +1,10 @@
 """What differs between two sets of traces, per entry operation and entity.
 
 A difference in time per request is split into what it is made of: more calls, slower calls, or an entity
-that only one side has. Whether it is more than chance is told by block-bootstrap standard errors, and over
-all entities at once by Benjamini-Hochberg [1]_, so that of the differences called real at most 5 % are
-expected to be false. What both sides share within themselves but not with each other (another day, another
-machine) is not in these errors.
+that only one side has. Whether it is more than chance is told by Welch's t test on block-bootstrap errors,
+and over all entities at once by Benjamini-Hochberg [1]_, so that of the differences called real at most 5 %
+are expected to be false. What both sides share within themselves but not with each other (another day,
+another machine) is not in these errors.
 
 References
 ----------
@@ -13,13 +13,11 @@ References
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from perflab.analysis.bootstrap import false_discovery, interval
+from perflab.analysis.bootstrap import false_discovery, interval, p_values
 from perflab.analysis.criticalpath import CriticalPath
 from perflab.analysis.ranking import resampled
 from perflab.units import NS_PER_MS
@@ -117,11 +115,12 @@ def _compare_entry(before: CriticalPath, after: CriticalPath, entry: str) -> pd.
     ]
     calls = [side["calls"].to_numpy() / n for side, n in zip((old, new), sizes, strict=True)]
     delta = means[1] - means[0]
-    rounds = []
+    rounds, blocks = [], []
     for seed, (side, among) in enumerate(zip((before, after), masks, strict=True)):
-        totals = resampled(side, among, names, seed=seed)
+        totals, drawn = resampled(side, among, names, seed=seed)
+        blocks.append(drawn)
         rounds.append(totals[:, 2:] / totals[:, :1] / NS_PER_MS)
-    low, high = interval(rounds[1] - rounds[0])
+    low, high = interval(rounds[1] - rounds[0], delta, min(blocks))
     is_new, is_gone = calls[0] == 0, calls[1] == 0
     is_both = ~is_new & ~is_gone
     per_call = means[0] / np.where(is_new, 1.0, calls[0])
@@ -141,7 +140,7 @@ def _compare_entry(before: CriticalPath, after: CriticalPath, entry: str) -> pd.
             "slower_calls_ms": np.where(is_both, delta - more, 0.0),
             "structure_ms": np.where(is_both, 0.0, delta),
             "structure": np.where(is_new, _ONLY_AFTER, np.where(is_gone, _ONLY_BEFORE, "")),
-            "p_value": _p_values(delta, np.hypot(rounds[0].std(axis=0), rounds[1].std(axis=0))),
+            "p_value": p_values(delta, [side.std(axis=0) for side in rounds], blocks),
             "duration_ms": before.entries["duration_ns"].to_numpy()[masks[0]].mean() / NS_PER_MS,
         }
     )
@@ -151,16 +150,6 @@ def _sums(path: CriticalPath, among: npt.NDArray[np.bool_]) -> pd.DataFrame:
     chosen = path.exclusive[among[path.exclusive["request"].to_numpy()]]
     chosen = chosen.assign(entity=chosen["entity"].astype("str"))
     return chosen.groupby("entity")[["exclusive_ns", "calls"]].sum()
-
-
-def _p_values(delta: Floats, error: Floats) -> Floats:
-    """Return two-sided p-values by the normal approximation; 0 where there is no error to doubt with."""
-    return np.array(
-        [
-            math.erfc(abs(value) / spread / math.sqrt(2)) if spread > 0 else float(value == 0)
-            for value, spread in zip(delta.tolist(), error.tolist(), strict=True)
-        ]
-    )
 
 
 def _sentence(row: dict[str, object]) -> str:

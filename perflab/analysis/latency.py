@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -240,9 +241,8 @@ def _over_time(requests: _Requests) -> pd.DataFrame:
     second = (requests.due_ns - origin) // NS_PER_S
     rows = []
     seconds, first = np.unique(second, return_index=True)
-    for at, begin, end in zip(
-        seconds.tolist(), first.tolist(), [*first[1:].tolist(), len(second)], strict=True
-    ):
+    ranges = pairwise([*first.tolist(), len(second)])
+    for at, (begin, end) in zip(seconds.tolist(), ranges, strict=True):
         group = requests.take(slice(begin, end))
         tallies = _tallies(group)
         tallies.pop("error_ratio")

@@ -60,20 +60,20 @@ def rank(path: CriticalPath, among: Mask, entry: str) -> pd.DataFrame:
         ``share_low_ratio share_high_ratio``, ``calls_per_request`` and ``stands_out``.
     """
     table = entity_table(path.walked, ON_PATH, among)
-    totals = resampled(path, among, table["entity"].tolist())
+    totals, blocks = resampled(path, among, table["entity"].tolist())
     requests, duration, entities = totals[:, :1], totals[:, 1:2], totals[:, 2:]
     size = int(among.sum())
     total_ns = int(path.entries["duration_ns"].to_numpy()[among].sum())
-    low, high = interval(entities / requests / NS_PER_MS)
-    share_low, share_high = interval(entities / np.maximum(duration, 1.0))
     exclusive = table["exclusive_ns"].to_numpy()
-    share = exclusive / max(total_ns, 1)
+    gain, share = exclusive / size / NS_PER_MS, exclusive / max(total_ns, 1)
+    low, high = interval(entities / requests / NS_PER_MS, gain, blocks)
+    share_low, share_high = interval(entities / np.maximum(duration, 1.0), share, blocks)
     table.insert(table.columns.get_loc("p99_ms") + 1, "share_ratio", share)
     table["entry"] = entry
     table["rank"] = np.arange(1, len(table) + 1)
-    table["gain_ms"] = exclusive / size / NS_PER_MS
-    table["low_ms"], table["high_ms"] = low, high
-    table["share_low_ratio"], table["share_high_ratio"] = share_low, share_high
+    table["gain_ms"], table["low_ms"], table["high_ms"] = gain, np.maximum(low, 0.0), high
+    table["share_low_ratio"] = np.maximum(share_low, 0.0)
+    table["share_high_ratio"] = np.minimum(share_high, 1.0)
     table["calls_per_request"] = table["calls"] / size
     table["stands_out"] = set_apart(share, share_low)
     return table
@@ -90,13 +90,15 @@ def empty_ranking(path: CriticalPath) -> pd.DataFrame:
     )
 
 
-def resampled(path: CriticalPath, among: Mask, entities: Sequence[str], seed: int = 0) -> Floats:
+def resampled(path: CriticalPath, among: Mask, entities: Sequence[str], seed: int = 0) -> tuple[Floats, int]:
     """Return resampled sums over some requests.
 
     Returns
     -------
     float64[rounds, 2 + entities]
         Requests, their duration (ns), the exclusive time of each entity (ns).
+    int
+        Blocks they were drawn from.
     """
     entries = path.entries
     number = np.cumsum(among) - 1
@@ -114,7 +116,7 @@ def resampled(path: CriticalPath, among: Mask, entities: Sequence[str], seed: in
     cells = resampling.cell_of(number[request[is_in]])[is_wanted]
     values = path.exclusive["exclusive_ns"].to_numpy()[is_in][is_wanted]
     np.add.at(per_cell, (cells, column[is_wanted] + 2), values)
-    return resampling.sums(per_cell)
+    return resampling.sums(per_cell), resampling.blocks
 
 
 def set_apart(share: Floats, share_low: Floats) -> Mask:
