@@ -47,7 +47,17 @@ def marked_roles(session: psycopg.Connection[Any]) -> dict[str, str]:
 
 
 def write_mark(session: psycopg.Connection[Any], role: str, shadow: str, closed: Closed) -> None:
-    """Write a shadow role's comment."""
+    """Write a shadow role's comment.
+
+    Parameters
+    ----------
+    session : psycopg.Connection
+        A superuser's.
+    role, shadow : str
+        The role and the database it belongs to.
+    closed : dict
+        What is closed for it.
+    """
     from psycopg import sql
 
     text = f"{MARK} {json.dumps({'shadow': shadow, 'closed': closed})}"
@@ -97,7 +107,22 @@ def close_databases(
 
 
 def reopen_databases(session: psycopg.Connection[Any], role: str, mark: Mark) -> list[str]:
-    """Undo `close_databases`, or leave it to another shadow role that needs it still; say what was opened."""
+    """Undo `close_databases`, or leave it to another shadow role that needs it still.
+
+    Parameters
+    ----------
+    session : psycopg.Connection
+        A superuser's, in autocommit.
+    role : str
+        The shadow role that goes.
+    mark : Mark
+        What its comment says.
+
+    Returns
+    -------
+    list of str
+        What was opened, in plain words.
+    """
     from psycopg import sql
 
     others = {name: other for name, other in _marks(session).items() if name != role}

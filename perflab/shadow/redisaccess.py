@@ -11,7 +11,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from perflab.errors import ShadowError
 
@@ -29,7 +29,8 @@ _GROUPS = (
 _COMMANDS = (
     "-keys", "-flushall", "-flushdb", "-swapdb", "-function", "-script",
     "+eval", "+evalsha", "+eval_ro", "+evalsha_ro", "+fcall", "+fcall_ro", "+script|load", "+script|exists",
-    "+client|setname", "+client|getname", "+client|id", "+client|setinfo", "+command", "+ping", "+select", "+time",
+    "+client|setname", "+client|getname", "+client|id", "+client|setinfo", "+command", "+ping",
+    "+select", "+time",
 )  # fmt: skip
 
 
@@ -176,7 +177,7 @@ def _use_own_key(login: str, prefix: str) -> str:
 def _drop_keys(client: redis.Redis, admin_url: str, prefix: str) -> list[str]:
     done: list[str] = []
     for database in sorted(client.info("keyspace")):
-        there = _client(admin_url, db=int(str(database).removeprefix("db")))
+        there = _client(urlsplit(admin_url)._replace(path=f"/{str(database).removeprefix('db')}").geturl())
         try:
             dropped, batch = 0, []
             for key in there.scan_iter(f"{_pattern(prefix)}*", count=1000):
@@ -220,7 +221,7 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _client(url: str, **options: Any) -> redis.Redis:
+def _client(url: str) -> redis.Redis:
     import redis
 
-    return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5, **options)
+    return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5)

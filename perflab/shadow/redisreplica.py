@@ -98,7 +98,7 @@ class ReplicaStream:
             self._check_replication(replication)
             self._removed_before = self._removed()
             self._client.response_callbacks.pop("COMMAND", None)
-            table = read_table(self._client.execute_command("COMMAND"))  # type: ignore[no-untyped-call]
+            table = read_table(self._client.execute_command("COMMAND"))  # type: ignore[no-untyped-call]  # redis-py
             self._link = ReplicaLink(self._url)
             self._start_offset = self._offset = self._join(self._link, replication)
         except (redis.RedisError, OSError) as error:

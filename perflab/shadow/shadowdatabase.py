@@ -110,7 +110,15 @@ def offset_sequences(session: psycopg.Connection[Any], offset: int) -> int:
 
 
 def copy_settings(session: psycopg.Connection[Any], production: str, shadow: str) -> None:
-    """Give the shadow the settings of ``ALTER DATABASE production SET ...``, which a copy lacks."""
+    """Give the shadow the settings of ``ALTER DATABASE production SET ...``, which a copy lacks.
+
+    Parameters
+    ----------
+    session : psycopg.Connection
+        A superuser's, in autocommit, on any database of the server.
+    production, shadow : str
+        Names of the databases.
+    """
     from psycopg import sql
 
     rows = session.execute(

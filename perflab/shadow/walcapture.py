@@ -32,7 +32,6 @@ _NAME = "perflab_audit_"
 _MESSAGES_PER_POLL = 50_000
 _CHANGES_KEPT = 500_000
 _SESSION = {
-    "statement_timeout": "10s",
     "lock_timeout": "2s",
     "idle_session_timeout": "120s",
     "synchronous_commit": "local",
@@ -57,6 +56,8 @@ class WalCapture:
         A login on the production database that may create publications and slots.
     on_row : callable
         Called with every row change and its commit time (Unix ns by this machine's clock).
+    statement_timeout : str
+        Longest statement on production, as PostgreSQL writes it.
 
     Attributes
     ----------
@@ -68,10 +69,11 @@ class WalCapture:
     shadow_changes = 0
     removed_by_server = 0
 
-    def __init__(self, url: str, on_row: Row) -> None:
+    def __init__(self, url: str, on_row: Row, *, statement_timeout: str = "10s") -> None:
         self.not_checked: list[str] = []
         self._url = url
         self._on_row = on_row
+        self._statement_timeout = statement_timeout
         self._name = f"{_NAME}{secrets.token_hex(6)}"
         self._session: psycopg.Connection[Any] | None = None
         self._decoder = Decoder()
@@ -105,7 +107,8 @@ class WalCapture:
                 connect_timeout=5,
                 application_name=self._name,
             )
-            for key, value in _SESSION.items():  # older servers do not know all of them
+            settings = {**_SESSION, "statement_timeout": self._statement_timeout}
+            for key, value in settings.items():  # older servers do not know all of them
                 session.execute(
                     "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s", (value, key)
                 )
@@ -124,7 +127,7 @@ class WalCapture:
         except psycopg.errors.QueryCanceled as error:
             self.close()
             raise ShadowError(
-                "no slot within 10 s: a transaction that writes has been open longer than that in production;"
+                f"no slot within {self._statement_timeout}: a transaction that writes has been open longer;"
                 " see pg_stat_activity, ordered by xact_start"
             ) from error
         except psycopg.Error as error:
@@ -180,9 +183,10 @@ class WalCapture:
         self.end()
         until = time.monotonic() + deadline_s
         target = _lsn(self._session, "SELECT pg_current_wal_insert_lsn()")
-        page = int(self._session.execute("SHOW wal_block_size").fetchone()[0])  # type: ignore[index]
-        if target % page <= 40:
-            target -= target % page  # the insert position skips a page's header, the flushed one does not
+        row = self._session.execute("SELECT current_setting('wal_block_size')::int").fetchone()
+        past_page = target % int(row[0]) if row else 0
+        if past_page <= 40:
+            target -= past_page  # the insert position skips a page's header, the flushed one does not
         while _lsn(self._session, "SELECT pg_current_wal_flush_lsn()") < target:
             if time.monotonic() > until:
                 raise ShadowError("production did not flush its log in time; the last changes were not read")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from audited_system import PREFIX, TABLES, Application, System
+from prepared_server import PASSWORD, server_with_a_shop
 
-from perflab.config import Secret
+from perflab.config import Secret, Store
 from perflab.demo.scratch import scratch_directory
 from perflab.demo.stores import PostgresServer, RedisServer
+from perflab.shadow.prepare import drop_postgresql, drop_redis, prepare_postgresql, prepare_redis
 
 _numbers = itertools.count(1)
 
@@ -63,3 +67,57 @@ def secret(tmp_path: Path) -> Callable[[str], Secret]:
         return Secret(file=str(path))
 
     return write
+
+
+@pytest.fixture
+def system(
+    make_database: Callable[[str], str],
+    secret: Callable[[str], Secret],
+    postgres: PostgresServer,
+    redis_server: RedisServer,
+) -> Iterator[System]:
+    """Prepare a database, a Redis, and the shadows of both."""
+    url = make_database(TABLES)
+    name = url.rpartition("/")[2]
+    shadow, password = f"{name}_shadow", secrets.token_urlsafe(9)
+    prepare_postgresql(postgres.admin_dsn, name, shadow, shadow, password)
+    prepare_redis(redis_server.admin_url, "audited", password, PREFIX)
+    shadow_url, shadow_redis_url = (
+        postgres.dsn(shadow, shadow, password),
+        redis_server.url("audited", password),
+    )
+    stores = (
+        Store(
+            "shop",
+            "postgresql",
+            f"postgresql://{postgres.host}:{postgres.port}/{name}",
+            secret(shadow_url),
+            secret(url),
+        ),
+        Store(
+            "cache",
+            "redis",
+            f"redis://{redis_server.host}:{redis_server.port}/0",
+            secret(shadow_redis_url),
+            secret(redis_server.admin_url),
+            PREFIX,
+        ),
+    )
+    yield System(stores, Application(url, redis_server.admin_url), shadow_url, shadow_redis_url)
+    drop_postgresql(postgres.admin_dsn, shadow, shadow)
+    drop_redis(redis_server.admin_url, "audited", PREFIX)
+
+
+@pytest.fixture(scope="session")
+def preparing(server_directory: Path) -> Iterator[PostgresServer]:
+    """Start a server of its own to prepare shadows on, since databases are closed to PUBLIC there."""
+    with server_with_a_shop(server_directory / "preparing") as server:
+        yield server
+
+
+@pytest.fixture
+def prepared(preparing: PostgresServer) -> Iterator[PostgresServer]:
+    """Prepare a shadow of ``shop``."""
+    prepare_postgresql(preparing.admin_dsn, "shop", "shop_shadow", "shop_shadow", PASSWORD, 5)
+    yield preparing
+    drop_postgresql(preparing.admin_dsn, "shop_shadow", "shop_shadow")
