@@ -174,7 +174,7 @@ def _add_percentile_lines(figure: go.Figure, table: pd.DataFrame, x: Sequence[An
         if column in table.columns:
             _add_line(figure, x, table[column], name, colour, dash, mode, theme.SYMBOLS[place])
             if f"{name}_censored" in table.columns:
-                _add_bounds(figure, x, table[column], table[f"{name}_censored"] == True, colour)  # noqa: E712
+                _add_bounds(figure, x, table[column], table[f"{name}_censored"].eq(True), colour)
 
 
 def _add_line(
