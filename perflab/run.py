@@ -142,7 +142,7 @@ class Run:
         """Replace ``isolation.json`` in one step."""
         self._write("isolation.json", {"format_version": FORMAT_VERSION, **proof})
 
-    def event(self, what: str, **details: Any) -> None:
+    def event(self, what: str, /, **details: Any) -> None:
         """Append one event with the time it was written."""
         record = {"time_ns": time.time_ns(), "event": what, **details}
         line = json.dumps(record, ensure_ascii=False, default=str).encode() + b"\n"

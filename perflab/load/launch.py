@@ -158,7 +158,7 @@ class _Launch:
             run_key = self.publisher.add(self.live)
             captured = await self._prepare(run_key)
             async with self._collector("spans") as collector:
-                if not self.record.holes:
+                if not self.record.holes and not self.record.leaks:
                     await self._measure(collector, run_key, captured, before_s, after_s)
                 await self._phase("proof", self._prove())
                 self.publisher.remove(self.live.tag)
@@ -184,7 +184,7 @@ class _Launch:
             }
         )
 
-    def event(self, what: str, **details: Any) -> None:
+    def event(self, what: str, /, **details: Any) -> None:
         """Write an event down and show it."""
         self.run.event(what, **details)
         if self.watch is not None:
@@ -199,7 +199,7 @@ class _Launch:
                 return ()
             await self._phase("audit", asyncio.to_thread(self.audit.start))
             result = await self._phase("preflight", self._preflight(collector, run_key))
-            if self.delays_ns and not self.record.holes:
+            if self.delays_ns and not self.record.holes and not self.record.leaks:
                 self._check_delays(collector.spans())
                 self.publisher.delay(self.delays_ns)
                 self.event("delays planted", delays_ns=self.delays_ns)
@@ -228,6 +228,7 @@ class _Launch:
         spans = collector.spans()
         hops = _hops(spans[spans["trace_id"].isin(sent)])  # real users are traced too, a few of them
         self._open(travelled_holes(self.fleet, hops, samples, self.target.services))
+        await self.watchdog.leaked(self.audit)
         return result
 
     def _open(self, found: list[Hole]) -> None:

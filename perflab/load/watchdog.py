@@ -83,13 +83,24 @@ class Watchdog:
             self._record.real_users[when] = window.summary()
             self._event("real users", when=when, **window.summary())
 
+    async def leaked(self, audit: Audit) -> bool:
+        """Look whether shadow work reached production since the last look; if so, kill the run at once."""
+        leaks = await asyncio.to_thread(audit.poll)
+        if leaks:
+            self._kill()
+            self._record.leaks += leaks
+            self._event("leak", **leaks[0].as_row())
+        return bool(leaks)
+
     async def watch(self, generator: Generator, audit: Audit) -> None:
         """Watch until cancelled, or until something makes the run stop; then stop it and return."""
         users = self.users()
         judged_s = time.monotonic()
         while True:
             await asyncio.sleep(GUARD_EVERY_S / 2)
-            if await self._stops_for_leak(generator, audit):
+            if await self.leaked(audit):
+                leak = self._record.leaks[0]
+                await generator.stop(f"shadow work reached production: {leak.store} {leak.where}")
                 return
             self._note_lost()
             if time.monotonic() - judged_s < GUARD_EVERY_S:
@@ -103,15 +114,6 @@ class Watchdog:
                 self._event("guard tripped", reason=breach.reason, value=breach.value, limit=breach.limit)
                 await generator.stop(breach.reason)
                 return
-
-    async def _stops_for_leak(self, generator: Generator, audit: Audit) -> bool:
-        leaks = await asyncio.to_thread(audit.poll)
-        if leaks:
-            self._record.leaks += leaks
-            self._event("leak", **leaks[0].as_row())
-            self._kill()
-            await generator.stop(f"shadow work reached production: {leaks[0].store} {leaks[0].where}")
-        return bool(leaks)
 
     def _judge(self, real_users: Reading, shadow: Reading | None) -> Breach | None:
         for guard in self._guards:
