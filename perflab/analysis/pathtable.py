@@ -108,8 +108,20 @@ def exclusive_table(walked: Walked, entries: pd.DataFrame) -> pd.DataFrame:
 def entity_table(walked: Walked, lane: int, among: Mask | None = None) -> pd.DataFrame:
     """Return one row per entity with spans in a lane, most time first.
 
-    ``among`` (bool per request) narrows it down to some requests. Columns ``entity kind service name
-    caller callee calls exclusive_ns mean_ms p50_ms p95_ms p99_ms covered_ns requests exemplar_trace_ids``.
+    Parameters
+    ----------
+    walked : Walked
+        The walked traces.
+    lane : int
+        `perflab.analysis.walk.ON_PATH` or ``APART``.
+    among : bool[requests], optional
+        The requests to look at; left out, all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``entity kind service name caller callee calls exclusive_ns mean_ms p50_ms p95_ms p99_ms
+        covered_ns requests exemplar_trace_ids``, as in ``CriticalPath.table``.
     """
     rows = walked.rows(lane)
     if among is not None:

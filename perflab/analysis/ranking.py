@@ -93,6 +93,17 @@ def empty_ranking(path: CriticalPath) -> pd.DataFrame:
 def resampled(path: CriticalPath, among: Mask, entities: Sequence[str], seed: int = 0) -> tuple[Floats, int]:
     """Return resampled sums over some requests.
 
+    Parameters
+    ----------
+    path : CriticalPath
+        The walked requests.
+    among : bool[requests]
+        Those to sum over; at least one.
+    entities : sequence of str
+        The entities to sum for; those on no path have sums of 0.
+    seed : int
+        What the draws depend on.
+
     Returns
     -------
     float64[rounds, 2 + entities]

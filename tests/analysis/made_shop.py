@@ -105,3 +105,28 @@ def _grow(node: Node, begin: float, rng: np.random.Generator, slow: Mapping[str,
         children.append(grown)
         cursor = grown.end_ms + piece
     return S(service, name, begin, cursor, kind, children, attributes=attributes, host=service)
+
+
+def simple(at: float) -> S:
+    """Return a request of 10 ms, 7 of them in one statement."""
+    query = S("stock", "SELECT stock", at + 2, at + 9, kind="client", attributes=SQL)
+    return S("stock", "GET /stock", at, at + 10, kind="server", children=[query])
+
+
+def saturated(workers: int, service_ms: float, line_ms: float = 1.0, requests: int = 600) -> pd.DataFrame:
+    """Return a ramp into a service with few workers: who comes when all are busy waits in the gap."""
+    rng = np.random.default_rng(7)
+    rate_per_ms = np.linspace(0.01, 0.1, requests)
+    at = np.cumsum(rng.exponential(1, requests) / rate_per_ms)
+    free = [0.0] * workers
+    trees = []
+    for begin in at.tolist():
+        line = line_ms * float(rng.uniform(0.9, 1.1))
+        took = service_ms * float(rng.uniform(0.8, 1.2))
+        worker = free.index(min(free))
+        start = max(begin + line, free[worker])
+        free[worker] = end = start + took
+        query = S("shop", "SELECT stock", start + 1, end - 1, "client", attributes=SQL)
+        server = S("shop", "GET /", start, end, "server", children=[query])
+        trees.append(S("web", "GET shop", begin, end + line, "client", children=[server]))
+    return spans(trees)
