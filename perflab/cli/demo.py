@@ -12,11 +12,8 @@ import argparse
 import asyncio
 import json
 import shutil
-import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -24,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perflab.cli._progress import Teller, interruptible
 from perflab.errors import ConfigError, PerflabError
 from perflab.units import NS_PER_S, duration_ns
 
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from perflab.load.arrivals import Arrivals
     from perflab.run import Run
     from perflab.traffic.scenario import Scenario
-
-EXIT_CODES = {"passed": 0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     scenario, arrivals = _traffic(arguments)
     logs = _make_directories(arguments.out)
-    teller = _Teller(sys.stderr if arguments.json else sys.stdout)
-    with _interruptible():
+    teller = Teller(sys.stderr if arguments.json else sys.stdout)
+    with interruptible():
         try:
             finished, report = _play(
                 _stage, wishes, scenario, arrivals, delays_ns, arguments.out, logs, teller
@@ -106,7 +102,7 @@ def _play(
     delays_ns: Mapping[str, int],
     out: Path,
     logs: Path,
-    teller: _Teller,
+    teller: Teller,
 ) -> tuple[Run, Path]:
     """Set the stage, run the test, look after the real users' writes, write the report."""
     from perflab.demo.scratch import sweep_leftovers
@@ -197,50 +193,7 @@ def _pair(text: str, sign: str, form: str) -> tuple[str, str]:
     return left, right
 
 
-class _Teller:
-    """Says what is going on, in plain lines."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._began_s = time.monotonic()
-        self._told_s = 0.0
-
-    def say(self, text: str) -> None:
-        print(f"{time.monotonic() - self._began_s:6.1f} s  {text}", file=self._stream, flush=True)
-
-    def watch(self, what: str, details: Mapping[str, Any]) -> None:
-        """Show one event of the run."""
-        if what == "progress":
-            if time.monotonic() - self._told_s >= 5:
-                self._told_s = time.monotonic()
-                counted = ("offered", "sent", "late", "missed", "in_flight")
-                self.say(
-                    "load: " + ", ".join(f"{name.replace('_', ' ')} {details[name]}" for name in counted)
-                )
-        elif what == "phase":
-            self.say(_PHASES.get(details["name"], details["name"]))
-        elif what in ("hole", "leak", "guard tripped", "service lost"):
-            told = details.get("why") or details.get("reason") or details.get("where")
-            self.say(f"{what}: {told}")
-        elif what == "real users":
-            self.say(
-                f"real users {details['when']}: {details['n']} requests, p50 {details['p50_ms']:.0f} ms, "
-                f"p99 {details['p99_ms']:.0f} ms, errors {details['error_ratio']:.1%}"
-            )
-
-
-_PHASES = {
-    "agents": "waiting for the agents",
-    "audit": "opening the audit of production's changes",
-    "preflight": "preflight: one marked request per endpoint",
-    "before": "watching real users as they are",
-    "load": "sending shadow traffic",
-    "after": "watching real users again",
-    "proof": "proving isolation",
-}
-
-
-def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller: _Teller) -> None:
+def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller: Teller) -> None:
     from perflab.analysis.bottleneck import bottlenecks
 
     info, proof = finished.info, finished.isolation
@@ -269,17 +222,3 @@ def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller
     teller.say(f"report: {report}")
     if arguments.json:
         print(json.dumps(told, ensure_ascii=False, default=float))
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make SIGTERM end the demo as Ctrl-C does: cleanly."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

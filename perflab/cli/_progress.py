@@ -1,0 +1,67 @@
+"""How a run is shown on a terminal: plain lines, and an end that is clean when interrupted."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+
+class Teller:
+    """Says what is going on, in plain lines."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._began_s = time.monotonic()
+        self._told_s = 0.0
+
+    def say(self, text: str) -> None:
+        """Print one line with the time since the beginning."""
+        print(f"{time.monotonic() - self._began_s:6.1f} s  {text}", file=self._stream, flush=True)
+
+    def watch(self, what: str, details: Mapping[str, Any]) -> None:
+        """Show one event of the run."""
+        if what == "progress":
+            if time.monotonic() - self._told_s >= 5:
+                self._told_s = time.monotonic()
+                counted = ("offered", "sent", "late", "missed", "in_flight")
+                self.say(
+                    "load: " + ", ".join(f"{name.replace('_', ' ')} {details[name]}" for name in counted)
+                )
+        elif what == "phase":
+            self.say(_PHASES.get(details["name"], details["name"]))
+        elif what in ("hole", "leak", "guard tripped", "service lost"):
+            told = details.get("why") or details.get("reason") or details.get("where")
+            self.say(f"{what}: {told}")
+        elif what == "real users":
+            self.say(
+                f"real users {details['when']}: {details['n']} requests, p50 {details['p50_ms']:.0f} ms, "
+                f"p99 {details['p99_ms']:.0f} ms, errors {details['error_ratio']:.1%}"
+            )
+
+
+_PHASES = {
+    "agents": "waiting for the agents",
+    "audit": "opening the audit of production's changes",
+    "preflight": "preflight: one marked request per endpoint",
+    "before": "watching real users as they are",
+    "load": "sending shadow traffic",
+    "after": "watching real users again",
+    "proof": "proving isolation",
+}
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make SIGTERM end the program as Ctrl-C does: cleanly."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
