@@ -80,7 +80,7 @@ def parts_of(notebook: Any) -> list[Part]:
     figures = 0
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            parts.append(_section(cell.source, len(parts)))
+            parts.append(_section(cell.source, {part.anchor for part in parts}))
         elif cell.cell_type == "code":
             for output in cell.get("outputs", []):
                 for part in _output(output, figures + 1):
@@ -120,17 +120,19 @@ def markdown(text: str) -> Markup:
     return clean_html(str(render(text)))
 
 
-def _section(source: str, number: int) -> Part:
+def _section(source: str, taken: set[str]) -> Part:
     found = re.search(r"^##\s+(.+?)\s*$", source, re.MULTILINE)
     html = markdown(source)
     if not found:
         return Part(html=Markup('<div class="prose">{}</div>').format(html))
-    heading = found[1]
-    anchor = _NOT_SLUG.sub("-", heading.lower()).strip("-") or f"section-{number}"
+    slug = _NOT_SLUG.sub("-", found[1].lower()).strip("-") or "section"
+    anchor, number = slug, 2
+    while anchor in taken:
+        anchor, number = f"{slug}-{number}", number + 1
     return Part(
         html=Markup('<div class="prose" id="{}">{}</div>').format(anchor, html),
         anchor=anchor,
-        heading=heading,
+        heading=found[1],
     )
 
 

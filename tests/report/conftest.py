@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def plausible_isolation() -> dict[str, Any]:
     }
 
 
-def make_run(folder: Path, *, strange: str = "", info: dict[str, Any] | None = None) -> Run:
+def write_run(folder: Path, *, strange: str = "", info: dict[str, Any] | None = None) -> Run:
     """Write a plausible run directory."""
     folder.mkdir(parents=True)
     run = Run(folder)
@@ -233,4 +234,10 @@ def make_run(folder: Path, *, strange: str = "", info: dict[str, Any] | None = N
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a plausible run's directory."""
-    return make_run(tmp_path_factory.mktemp("runs") / "20261123T120000-demo-ab12").path
+    return write_run(tmp_path_factory.mktemp("runs") / "20261123T120000-demo-ab12").path
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Run]:
+    """Return what writes a plausible run's directory: ``make_run(folder, strange=..., info=...)``."""
+    return write_run

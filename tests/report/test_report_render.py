@@ -90,7 +90,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
 def test_hostile_parameters_stay_data(tmp_path):
     """A value that would be code if it were pasted into a cell arrives as the text it is."""
     # Given
-    hostile = "'); raise SystemExit(1)  # \"\"\"\n<script>{{ x }}</script>\\"
+    hostile = '\'); raise SystemExit(1)  # """\n<script>{{ x }}</script>\\'
     source = template(tmp_path, READ, "params['pid_file']")
     # When
     into = render(source, {"n": 1, "pid_file": hostile}, tmp_path / "out.ipynb")
@@ -191,7 +191,8 @@ def test_nothing_is_left_running_when_the_process_is_ended(tmp_path, number):
     source = template(tmp_path, READ, TELL_PID, HANG)
     code = (
         "import sys; from pathlib import Path; from perflab.report.render import render; "
-        f"render(Path({str(source)!r}), {{'n': 1, 'pid_file': {str(pid_file)!r}}}, Path({str(tmp_path / 'out.ipynb')!r}))"
+        f"render(Path({str(source)!r}), {{'n': 1, 'pid_file': {str(pid_file)!r}}}, "
+        f"Path({str(tmp_path / 'out.ipynb')!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     # When
@@ -214,7 +215,11 @@ def test_home_stays_empty(tmp_path):
         "from pathlib import Path; from perflab.report.render import render; "
         f"render(Path({str(source)!r}), {{'n': 1}}, Path({str(tmp_path / 'out.ipynb')!r}))"
     )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IPYTHON", "XDG"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JUPYTER", "IPYTHON", "XDG"))
+    }
     # When
     subprocess.run([sys.executable, "-c", code], check=True, env={**kept, "HOME": str(home)}, timeout=120)
     # Then

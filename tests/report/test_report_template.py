@@ -104,7 +104,7 @@ def test_a_template_has_exactly_one_parameters_cell(tmp_path, tags):
 
 def test_an_unknown_type_is_refused(tmp_path):
     """A template that declares what cannot be checked is no template."""
-    with pytest.raises(ConfigError, match="'date'.*the types are str, int"):
+    with pytest.raises(ConfigError, match=r"'date'.*the types are str, int"):
         load_template(notebook(tmp_path, {"day": {"type": "date"}}))
 
 
