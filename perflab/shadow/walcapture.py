@@ -182,11 +182,7 @@ class WalCapture:
             return
         self.end()
         until = time.monotonic() + deadline_s
-        target = _lsn(self._session, "SELECT pg_current_wal_insert_lsn()")
-        row = self._session.execute("SELECT current_setting('wal_block_size')::int").fetchone()
-        past_page = target % int(row[0]) if row else 0
-        if past_page <= 40:
-            target -= past_page  # the insert position skips a page's header, the flushed one does not
+        target = _present_position(self._session)
         while _lsn(self._session, "SELECT pg_current_wal_flush_lsn()") < target:
             if time.monotonic() > until:
                 raise ShadowError("production did not flush its log in time; the last changes were not read")
@@ -348,6 +344,24 @@ def _lsn(session: psycopg.Connection[Any], query: Any) -> int:
         raise ShadowError("the audit's replication slot is gone")
     high, low = str(row[0]).split("/")
     return int(high, 16) << 32 | int(low, 16)
+
+
+def _present_position(session: psycopg.Connection[Any]) -> int:
+    """Return the end of the last record written so far.
+
+    Where it fills a page exactly, the server's insert position is already past the next page's header (40
+    bytes in the first page of a segment, 24 in others), which nothing flushes before the next record.
+    """
+    target = _lsn(session, "SELECT pg_current_wal_insert_lsn()")
+    sizes = dict(
+        session.execute(
+            "SELECT name, setting::bigint FROM pg_settings"
+            " WHERE name IN ('wal_block_size', 'wal_segment_size')"
+        ).fetchall()
+    )
+    if target % sizes["wal_segment_size"] == 40:
+        return target - 40
+    return target - 24 if target % sizes["wal_block_size"] == 24 else target
 
 
 def _clock_difference_ns(session: psycopg.Connection[Any]) -> int:

@@ -140,6 +140,23 @@ def test_asynchronous_commits_are_waited_for(make_database: MakeDatabase) -> Non
     assert len(capture.changes()) == 50
 
 
+def test_a_log_that_ends_with_a_page_is_read_to_its_end(make_database: MakeDatabase) -> None:
+    """Just after a switch of segments the insert position is past what will ever be flushed."""
+    # Given
+    url = make_database(TABLES)
+    capture = WalCapture(url, lambda *_: None)
+    capture.open()
+    _run(url, "INSERT INTO whole VALUES (1)")
+
+    # When
+    _run(url, "SELECT pg_switch_wal()")
+    capture.drain(3)
+    capture.close()
+
+    # Then
+    assert len(capture.changes()) == 1
+
+
 def test_a_table_made_meanwhile_is_named(make_database: MakeDatabase) -> None:
     """Its updates were not published, so that it is not checked."""
     # Given
