@@ -6,7 +6,7 @@ is decided by the rule in `perflab.analysis.ranking`; "nothing stands out" and "
 answers.
 
 An entity is named overall if it stands out over all requests, or if it stands out among the requests of one
-entry operation and is at least 10 % of all requests' time: a place that ruins a rare operation is the
+entry operation and is at least 15 % of all requests' time: a place that ruins a rare operation is the
 bottleneck of that operation (`Bottlenecks.by_entry` says so), not of the system. Of several, the one with
 the greatest gain over all traffic is named.
 
@@ -45,7 +45,7 @@ MIN_REQUESTS = 30
 MIN_ENTRY_REQUESTS = 20
 """Answered requests below which an entry operation gets no ranking of its own."""
 
-MIN_WEIGHT = 0.10
+MIN_WEIGHT = 0.15
 """Share of all requests' time that an entity standing out in one entry operation must have to be named."""
 
 ALL = "all"

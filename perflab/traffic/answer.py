@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from perflab.errors import TrafficError
 
-FAILED_STATUS = 500
+FAILED_STATUS = 400
 """Without a ``status`` check, an answer of this status or above counts as failed."""
 
 _STEP = re.compile(r"\.([A-Za-z_][\w-]*)|\[(-?\d+)\]|\['([^']+)'\]")

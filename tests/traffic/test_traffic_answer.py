@@ -11,7 +11,8 @@ from perflab.traffic.answer import Checks, JsonCheck, JsonPath, Judge
 @pytest.mark.parametrize(
     ("checks", "status", "body", "latency_ms", "failure"),
     [
-        (Checks(), 404, b"", 0, ""),
+        (Checks(), 302, b"", 0, ""),
+        (Checks(), 403, b"", 0, "status 403"),
         (Checks(), 500, b"", 0, "status 500"),
         (Checks(status=(503,)), 503, b"", 0, ""),
         (Checks(status=(200, 201)), 204, b"", 0, "status 204"),

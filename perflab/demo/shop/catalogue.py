@@ -66,21 +66,15 @@ def product(product_id: int) -> dict[str, Any]:
             "SELECT product_id, name, category, price_cents, description FROM product WHERE product_id = %s",
             [product_id],
         ).fetchone()
-    if found is None:
-        raise HTTPException(404, f"there is no product {product_id}")
-    cache.set(f"product:{product_id}", json.dumps(found), ex=KEPT_S)
-    return found
-
-
-@app.get("/products/{product_id}/recommendations")
-def recommendations(product_id: int) -> list[dict[str, Any]]:
-    with database.connection() as connection:
-        found = connection.execute(
-            "SELECT product_id, name FROM product WHERE category = "
-            "(SELECT category FROM product WHERE product_id = %s) AND product_id > %s LIMIT 4",
-            [product_id, product_id],
-        )
-        return found.fetchall()
+        if found is None:
+            raise HTTPException(404, f"there is no product {product_id}")
+        others = connection.execute(
+            "SELECT product_id, name FROM product WHERE category = %s AND product_id > %s LIMIT 4",
+            [found["category"], product_id],
+        ).fetchall()
+    page = {**found, "recommendations": others}
+    cache.set(f"product:{product_id}", json.dumps(page), ex=KEPT_S)
+    return page
 
 
 @app.exception_handler(Exception)

@@ -111,13 +111,11 @@ async def search(q: str = "") -> Response:
 
 @app.get("/products/{product_id}")
 async def product(product_id: int) -> Response:
-    found, stock, others = await asyncio.gather(
+    found, stock = await asyncio.gather(
         ask("GET", f"{CATALOGUE}/products/{product_id}"),
         ask("GET", f"{STOCK}/stock/{product_id}"),
-        ask("GET", f"{CATALOGUE}/products/{product_id}/recommendations"),
     )
-    page = {**found.json(), "level": stock.json()["level"], "recommendations": others.json()}
-    return JSONResponse(page)
+    return JSONResponse({**found.json(), "level": stock.json()["level"]})
 
 
 @app.post("/carts/{user}/items")
