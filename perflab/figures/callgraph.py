@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,7 @@ def call_graph(
     _add_edges(figure, stage)
     _add_nodes(figure, stage)
     _add_bottleneck(figure, stage)
+    figure.update_layout(shapes=stage.shapes, annotations=stage.words)
     return figure
 
 
@@ -84,6 +85,16 @@ class _Stage:
     layout: Layout
     shares: Mapping[str, float]
     bottleneck: Mapping[str, Any]
+    shapes: list[dict[str, Any]] = field(default_factory=list)
+    words: list[dict[str, Any]] = field(default_factory=list)
+
+    def draw(self, **shape: Any) -> None:
+        """Put a shape aside; all are added at once, since plotly checks all that are there with every one."""
+        self.shapes.append(shape)
+
+    def write(self, **annotation: Any) -> None:
+        """Put words aside, without an arrow."""
+        self.words.append({"showarrow": False, **annotation})
 
     def at(self, node: Hashable) -> tuple[float, float]:
         return self.layout.x[node], (self.layout.layer[node] + 0.5) * _LAYER_PX
@@ -151,7 +162,7 @@ def _add_edges(figure: go.Figure, stage: _Stage) -> None:
         upward = (caller, callee) in stage.layout.reversed_edges
         colour = theme.VERMILLION if is_slow else "#8a94a3"
         points = _points(stage, caller, callee, upward)
-        figure.add_shape(
+        stage.draw(
             type="path",
             path=_curve(points),
             layer="below",
@@ -173,7 +184,7 @@ def _add_edges(figure: go.Figure, stage: _Stage) -> None:
         hoverinfo="skip",
         marker={"symbol": heads["symbol"], "size": 9, "color": heads["colour"]},
     )
-    _add_edge_labels(figure, labels)
+    _add_edge_labels(figure, stage, labels)
 
 
 def _points(stage: _Stage, caller: Hashable, callee: Hashable, upward: bool) -> list[tuple[float, float]]:
@@ -202,13 +213,14 @@ def _middle(points: list[tuple[float, float]]) -> tuple[float, float]:
     return x1 + (x2 - x1) * ease, y1 + (y2 - y1) * along
 
 
-def _add_edge_labels(figure: go.Figure, labels: list[tuple[tuple[float, float], Any, Any, Any]]) -> None:
+def _add_edge_labels(
+    figure: go.Figure, stage: _Stage, labels: list[tuple[tuple[float, float], Any, Any, Any]]
+) -> None:
     for (x, y), _, _, data in labels:
-        figure.add_annotation(
+        stage.write(
             x=x,
             y=y,
             text=_edge_label(data),
-            showarrow=False,
             font={"size": 10, "color": theme.MUTED},
             bgcolor="rgba(255,255,255,0.88)",
             borderpad=1,
@@ -261,7 +273,7 @@ def _add_nodes(figure: go.Figure, stage: _Stage) -> None:
         kind = str(data.get("kind", "service"))
         share = stage.shares.get(str(node))
         strength = 0.1 + 0.6 * (share or 0.0) / most
-        figure.add_shape(
+        stage.draw(
             type="path",
             path=_outline(kind, y),
             xsizemode="pixel",
@@ -280,10 +292,9 @@ def _add_nodes(figure: go.Figure, stage: _Stage) -> None:
         short = name.split(" ", 1)[-1] if kind in ("database", "cache", "queue") else name
         if short == GENERATOR_SERVICE:
             second = "the test's load"
-        figure.add_annotation(
+        stage.write(
             x=x,
             y=y + (4 if kind == "database" else 0),
-            showarrow=False,
             text=f"<b>{theme.escape(short, 14)}</b><br><span style='font-size:10px'>{second}</span>",
             font={"size": 12 if len(short) <= 10 else 11, "color": theme.INK},
         )
@@ -345,9 +356,11 @@ def _add_bottleneck(figure: go.Figure, stage: _Stage) -> None:
     text = f"<b>Bottleneck: {theme.escape(row.get('entity'), 44)}</b>"
     if share is not None and _is_number(share):
         text += f", {theme.show_ratio(float(share))} of the critical time"
-    theme.words(
-        figure,
-        text,
+    stage.write(
+        text=text,
+        xref="paper",
+        yref="paper",
+        align="left",
         x=0,
         xanchor="left",
         y=1,
@@ -362,7 +375,7 @@ def _add_bottleneck(figure: go.Figure, stage: _Stage) -> None:
         if str(node) not in ringed:
             continue
         x, y = stage.at(node)
-        figure.add_shape(
+        stage.draw(
             type="path",
             path=_outline("service", y, grow=5),
             xsizemode="pixel",
@@ -381,11 +394,10 @@ def _add_tag(figure: go.Figure, stage: _Stage, service: str) -> None:
         if str(node) == service:
             x, y = stage.at(node)
             figure.layout.meta = {**figure.layout.meta, "focus_ratio": x}
-            figure.add_annotation(
+            stage.write(
                 x=x,
                 y=y + _NODE_H / 2 + 5,
                 text="<b>bottleneck</b>",
-                showarrow=False,
                 font={"size": 10, "color": theme.PAPER},
                 bgcolor=theme.ALARM,
                 borderpad=2,

@@ -94,6 +94,7 @@ TEMPLATE = go.layout.Template(
     }
 )
 
+_EMPTY_PX = 64
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"})
 # controls, zero-width characters and bidirectional overrides would reorder or hide what stands beside them
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -147,7 +148,7 @@ def new_figure(description: str, height: int, **layout: Any) -> go.Figure:
 
 def empty_figure(description: str) -> go.Figure:
     """Return a figure that says in words why there is nothing to draw."""
-    figure = new_figure(description, height=120)
+    figure = new_figure(description, height=_EMPTY_PX)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     words(figure, escape(description, 200), x=0.0, y=0.5, xanchor="left", font={"color": MUTED, "size": 13})

@@ -151,18 +151,22 @@ def _draw(rows: _Rows, segments: pd.DataFrame, services: pd.Series, left_out: in
     figure = theme.new_figure(description, height=len(frame) * _ROW_PX + 96, barmode="overlay", bargap=0)
     _add_bars(figure, frame, services)
     _add_critical_path(figure, rows, segments)
+    labels: list[dict[str, Any]] = []
     for row, span in enumerate(frame.itertuples()):
-        figure.add_annotation(
-            text=_label(span),
-            xref="paper",
-            x=0,
-            xanchor="left",
-            xshift=min(span.depth, _DEEPEST_INDENT) * _INDENT_PX,
-            y=row + 0.27,
-            yanchor="middle",
-            showarrow=False,
-            font={"size": 12},
+        labels.append(
+            {
+                "text": _label(span),
+                "xref": "paper",
+                "x": 0,
+                "xanchor": "left",
+                "xshift": min(span.depth, _DEEPEST_INDENT) * _INDENT_PX,
+                "y": row + 0.27,
+                "yanchor": "middle",
+                "showarrow": False,
+                "font": {"size": 12},
+            }
         )
+    figure.update_layout(annotations=labels)  # at once: added singly, each is checked again with every next
     width_ms = total_ms if total_ms > 0 else 1.0
     figure.update_xaxes(
         title="milliseconds since the trace began", range=[-0.005 * width_ms, 1.01 * width_ms], nticks=6

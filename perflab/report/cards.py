@@ -81,7 +81,7 @@ def banner(run: Run, title: str = "Load test") -> Html:
             '<h1><span class="mark"></span>{word}</h1><p class="reason">{reason} {safe}</p></header>'
         ).format(
             shown=shown,
-            about=Markup(" <span>·</span> ").join(part for part in about if part),
+            about=Markup(" · ").join(Markup("<span>{}</span>").format(part) for part in about if part),
             word=word,
             reason=info.get("reason") or meaning,
             safe=_isolation_sentence(run.isolation),

@@ -85,7 +85,7 @@ def checks(run: Run) -> Html:
         }
         for item in run.info.get("guards") or []
     ]
-    return table(rows, empty="The scenario sets no threshold and the run had no guard.")
+    return table(rows, empty="No threshold and no guard is recorded.")
 
 
 def errors(run: Run, breakdown: pd.DataFrame | None = None) -> Html:
@@ -103,7 +103,8 @@ def errors(run: Run, breakdown: pd.DataFrame | None = None) -> Html:
     rows: Any = [{"outcome": name, "requests": number} for name, number in outcomes.items()]
     if breakdown is not None and len(breakdown):
         rows = breakdown
-    parts = [table(rows, empty="No request failed.").html]
+    nothing = "No request failed." if info.get("requests") else "No request is recorded."
+    parts = [table(rows, empty=nothing).html]
     unwell = [
         item for item in info.get("services") or [] if item.get("state") not in (None, "ok", "up", "running")
     ]

@@ -11,7 +11,9 @@ from perflab.testing import S, spans
 
 def request(at_ms, lasting_ms, endpoint="pay", outcome="answered"):
     """Return one request of the load engine."""
-    return S("perflab", endpoint, at_ms, at_ms + lasting_ms, kind="client", outcome=outcome, scheduled_ms=at_ms)
+    return S(
+        "perflab", endpoint, at_ms, at_ms + lasting_ms, kind="client", outcome=outcome, scheduled_ms=at_ms
+    )
 
 
 def steady(seconds=10, per_s=20, endpoint="pay"):
@@ -69,7 +71,9 @@ def test_percentiles_stand_on_an_axis_of_nines():
 def test_a_percentile_among_unanswered_requests_is_an_open_triangle_and_said():
     """Of 100 requests 5 time out: p99 is a lower bound, p50 is not."""
     # Given
-    table = spans([*(request(n, 10) for n in range(95)), *(request(n, 1000, outcome="timeout") for n in range(5))])
+    table = spans(
+        [*(request(n, 10) for n in range(95)), *(request(n, 1000, outcome="timeout") for n in range(5))]
+    )
     # When
     trace = percentiles(latency(table)).data[0]
     # Then

@@ -73,8 +73,8 @@ def test_a_run_that_failed_early_says_everywhere_what_is_missing(tmp_path):
     # When / Then
     assert "Nothing is proven" in words(proof.isolation(run))
     assert "were not measured" in words(proof.real_users(run))
-    assert "sets no threshold" in words(proof.checks(run))
-    assert "No request failed." in words(proof.errors(run))
+    assert "No threshold and no guard is recorded." in words(proof.checks(run))
+    assert "No request is recorded." in words(proof.errors(run))
     assert "no record of events" in words(proof.events(run))
     assert "scenario —" in words(proof.parameters(run))
 
