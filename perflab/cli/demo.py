@@ -200,7 +200,7 @@ def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller
     found = bottlenecks(finished.spans)
     first = found.first
     counted = ("offered", "sent", "late", "missed", "errors")
-    told = {
+    told: dict[str, Any] = {
         "run": finished.run_id,
         "report": str(report),
         "verdict": info["verdict"],
@@ -216,6 +216,8 @@ def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller
         },
         "requests": {name: info["requests"][name] for name in counted},
     }
+    kept = ("bottleneck", "answer", "isolation", "report")
+    finished.write_info({**info, **{name: told[name] for name in kept}})
     teller.say(f"verdict: {info['verdict']}. {info['reason']}")
     teller.say(f"bottleneck: {found.sentence}")
     teller.say(f"isolation: {told['isolation']['proven']} of {told['isolation']['stores']} stores proven")

@@ -28,9 +28,9 @@ def test_real_users_are_measured_before_during_and_after(natural: Any) -> None:
 
 
 def test_harm_to_real_users_stops_the_run(demo: Callable[..., Any]) -> None:
-    """A shop that works on two requests at a time makes shadow load hurt real users: the run stops itself."""
+    """A shop that works on one request at a time makes shadow load hurt real users: the run stops itself."""
     # GIVEN a gateway with little room, and a rate that fills it
-    words = ("--for", "40s", "--rate", "120", "--setting", "SHOP_GATEWAY_LIMIT=2")
+    words = ("--for", "40s", "--rate", "120", "--setting", "SHOP_GATEWAY_LIMIT=1")
     # WHEN the demo runs
     played = demo(*words)
     # THEN a guard on real users stopped it before its time was up
