@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -45,7 +46,7 @@ class StoreError(RuntimeError):
     """A private server cannot be had; the message says why and where its log is."""
 
 
-class Store:
+class Store(ABC):
     """A server process in a directory, on a port of 127.0.0.1.
 
     Parameters
@@ -146,14 +147,14 @@ class Store:
         tail = last_lines(self.log_path)
         return f"{self.name} {what} (port {self._port}); its log {self.log_path} ends:\n{tail}"
 
-    def _prepare(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _prepare(self) -> None: ...
 
-    def _launch(self) -> subprocess.Popen[bytes]:
-        raise NotImplementedError
+    @abstractmethod
+    def _launch(self) -> subprocess.Popen[bytes]: ...
 
-    def _answers(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _answers(self) -> bool: ...
 
 
 class PostgresServer(Store):

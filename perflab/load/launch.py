@@ -9,6 +9,7 @@ was measured is written.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -136,6 +137,7 @@ class _Launch:
         self.delays_ns = delays_ns
         self.watch = watch
         self.fleet = Fleet()
+        self.reported = asyncio.Event()
         self.record = Record()
         self.guards = [*(Guard(rule) for rule in target.guards), *(guard.on(None) for guard in guards)]
         self.started_ns = time.time_ns()
@@ -209,9 +211,11 @@ class _Launch:
     async def _await_agents(self) -> None:
         """Wait until every attached service believes that the run is live, or time is up."""
         wanted = set(self.target.services)
-        deadline = time.monotonic() + AGENTS_WITHIN_S
-        while not wanted <= self.fleet.believing(self.live.tag) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)  # reports come in through the collector, twice a second each
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AGENTS_WITHIN_S):
+                while not wanted <= self.fleet.believing(self.live.tag):
+                    self.reported.clear()
+                    await self.reported.wait()
         await asyncio.sleep(SETTLE_S / 2)
         self.event("agents", believing=sorted(self.fleet.believing(self.live.tag)))
 
@@ -319,7 +323,13 @@ class _Launch:
     def _collector(self, directory: str) -> Collector:
         path = self.run.path / directory
         path.mkdir(exist_ok=True)
-        return Collector(self.target.collector, {"/v1/agents": self.fleet.receive}, spans_dir=path)
+        return Collector(self.target.collector, {"/v1/agents": self._receive}, spans_dir=path)
+
+    def _receive(self, body: bytes) -> dict[str, Any]:
+        """Take an agent's report, and wake whoever waits for one."""
+        answer = self.fleet.receive(body)
+        self.reported.set()
+        return answer
 
     def _plan(
         self, run_key: RunKey, output: str, *, preflight: bool = False, captured: tuple[Captured, ...] = ()

@@ -1,0 +1,45 @@
+"""How a run is told on a terminal, and how it is interrupted."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+
+import pytest
+
+from perflab.cli._progress import Teller, interruptible
+
+
+def test_events_are_told_in_plain_lines():
+    """Phases, holes, leaks, guards and real users each have a line; what only machines need has none."""
+    # GIVEN a teller
+    stream = io.StringIO()
+    teller = Teller(stream)
+    # WHEN events come
+    teller.watch("phase", {"name": "preflight"})
+    teller.watch("hole", {"why": "no agent in cart", "accepted": False})
+    teller.watch("leak", {"where": "orders"})
+    teller.watch("guard tripped", {"reason": "p99 was 900 ms"})
+    teller.watch("real users", {"when": "before", "n": 9, "p50_ms": 12.0, "p99_ms": 40.0, "error_ratio": 0.5})
+    teller.watch("agents", {"believing": []})
+    # THEN those people read are told
+    said = stream.getvalue().splitlines()
+    assert [line.split(" s  ", 1)[1] for line in said] == [
+        "preflight: one marked request per endpoint",
+        "hole: no agent in cart",
+        "leak: orders",
+        "guard tripped: p99 was 900 ms",
+        "real users before: 9 requests, p50 12 ms, p99 40 ms, errors 50.0%",
+    ]
+
+
+def test_sigterm_interrupts_as_ctrl_c_does():
+    """SIGTERM raises KeyboardInterrupt inside the block; afterwards the old handler is back."""
+    # GIVEN the handler there is
+    before = signal.getsignal(signal.SIGTERM)
+    # WHEN a SIGTERM comes in the block
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+    # THEN the old handler is back
+    assert signal.getsignal(signal.SIGTERM) is before
