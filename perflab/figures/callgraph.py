@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from perflab.analysis.criticalpath import CriticalPath
 
 MAX_NODES = 60
+MAX_LABELS = 30
 _NODE_W, _NODE_H, _LAYER_PX, _GAP = 96, 44, 116, 6
 _ARROW = 7
 _REST = "others"
@@ -67,7 +68,7 @@ def call_graph(
     )
     figure.layout.meta = {
         **figure.layout.meta,
-        "min_width": max(layout.widest * (_NODE_W + _GAP) + 8, 300),
+        "min_width": max(math.ceil(layout.widest * (_NODE_W + _GAP)) + 8, 300),
     }
     figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
     figure.update_yaxes(visible=False, range=[plot_px, 0], fixedrange=True, automargin=False)
@@ -142,7 +143,10 @@ def _shares(critical_path: CriticalPath | None) -> dict[str, float]:
 
 
 def _description(graph: nx.DiGraph, hidden: int, bottleneck: Mapping[str, Any] | None) -> str:
-    text = f"Call graph of {len(graph)} nodes and {graph.number_of_edges()} edges, callers above callees."
+    edges = graph.number_of_edges()
+    text = f"Call graph of {len(graph)} nodes and {edges} edges, callers above callees."
+    if edges > MAX_LABELS:
+        text += f" The {MAX_LABELS} edges that matter most are labelled; point at the others."
     if hidden:
         text += f" The {hidden} least called nodes are folded into one."
     if bottleneck:
@@ -177,6 +181,7 @@ def _add_edges(figure: go.Figure, stage: _Stage) -> None:
         heads["symbol"].append("triangle-up" if upward else "triangle-down")
         heads["colour"].append(colour)
         labels.append((_middle(points), caller, callee, data))
+    labelled = _most_telling(stage, [(caller, callee, data) for _, caller, callee, data in labels])
     figure.add_scatter(
         x=heads["x"],
         y=heads["y"],
@@ -184,7 +189,19 @@ def _add_edges(figure: go.Figure, stage: _Stage) -> None:
         hoverinfo="skip",
         marker={"symbol": heads["symbol"], "size": 9, "color": heads["colour"]},
     )
-    _add_edge_labels(figure, stage, labels)
+    _add_edge_labels(figure, stage, labels, labelled)
+
+
+def _most_telling(stage: _Stage, edges: list[tuple[Any, Any, Any]]) -> set[tuple[Any, Any]]:
+    """Return the edges that get a label: the slow one, those with most critical time, then most calls."""
+
+    def weight(edge: tuple[Any, Any, Any]) -> tuple[bool, float, int]:
+        caller, callee, data = edge
+        share = stage.shares.get(f"{caller} -> {callee}", 0.0)
+        return stage.slow_edge == (str(caller), str(callee)), share, int(data.get("calls", 0))
+
+    named = [edge for edge in edges if _REST not in edge[:2]]
+    return {edge[:2] for edge in sorted(named, key=weight, reverse=True)[:MAX_LABELS]}
 
 
 def _points(stage: _Stage, caller: Hashable, callee: Hashable, upward: bool) -> list[tuple[float, float]]:
@@ -214,9 +231,14 @@ def _middle(points: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _add_edge_labels(
-    figure: go.Figure, stage: _Stage, labels: list[tuple[tuple[float, float], Any, Any, Any]]
+    figure: go.Figure,
+    stage: _Stage,
+    labels: list[tuple[tuple[float, float], Any, Any, Any]],
+    labelled: set[tuple[Any, Any]],
 ) -> None:
-    for (x, y), _, _, data in labels:
+    for (x, y), caller, callee, data in labels:
+        if (caller, callee) not in labelled:
+            continue
         stage.write(
             x=x,
             y=y,

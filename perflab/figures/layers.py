@@ -13,6 +13,9 @@ from itertools import pairwise
 import networkx as nx
 import numpy as np
 
+STEP_WIDTH = 0.25
+"""Room for an edge that passes a layer, in widths of a node."""
+
 _SWEEPS = 12
 
 
@@ -31,15 +34,15 @@ class Layout:
         caller to the callee.
     reversed_edges : frozenset
         Edges that run upward because they close a cycle.
-    widest : int
-        Nodes on the fullest layer.
+    widest : float
+        Widths of a node that the fullest layer takes; an edge that passes takes `STEP_WIDTH` of one.
     """
 
     layer: dict[Hashable, int]
     x: dict[Hashable, float]
     bends: dict[tuple[Hashable, Hashable], list[tuple[float, int]]]
     reversed_edges: frozenset[tuple[Hashable, Hashable]]
-    widest: int
+    widest: float
 
 
 def lay_out(graph: nx.DiGraph) -> Layout:
@@ -59,7 +62,9 @@ def lay_out(graph: nx.DiGraph) -> Layout:
     layer = {node: depth for depth, nodes in enumerate(nx.topological_generations(acyclic)) for node in nodes}
     stepped, chains = _with_steps(acyclic, layer)
     rows = _ordered_rows(stepped, layer)
-    x = _spread(stepped, rows)
+    width = {node: 1.0 if node in graph else STEP_WIDTH for node in stepped}
+    widest = max((sum(width[node] for node in row) for row in rows), default=1.0)
+    x = _spread(stepped, rows, {node: part / widest for node, part in width.items()})
     bends = {}
     for (upper, lower), steps in chains.items():
         places = [(x[step], layer[step]) for step in steps]
@@ -68,10 +73,7 @@ def lay_out(graph: nx.DiGraph) -> Layout:
         if graph.has_edge(upper, lower):
             bends[(upper, lower)] = places
     real = {node: place for node, place in x.items() if node in graph}
-    widest = max((sum(node in graph for node in row) for row in rows), default=0)
-    return Layout(
-        {node: layer[node] for node in real}, real, bends, frozenset(reversed_edges), max(widest, 1)
-    )
+    return Layout({node: layer[node] for node in real}, real, bends, frozenset(reversed_edges), widest)
 
 
 def _without_cycles(graph: nx.DiGraph) -> tuple[nx.DiGraph, set[tuple[Hashable, Hashable]]]:
@@ -163,19 +165,20 @@ def _crossings(graph: nx.DiGraph, rows: list[list[Hashable]]) -> int:
     return total
 
 
-def _spread(graph: nx.DiGraph, rows: list[list[Hashable]]) -> dict[Hashable, float]:
-    """Give each node a place in 0-1: rows evenly filled, then pulled towards their neighbours' mean."""
-    widest = max((len(row) for row in rows), default=1)
-    apart = 1 / widest
-    x = {
-        node: (1 - len(row) * apart) / 2 + (place + 0.5) * apart
-        for row in rows
-        for place, node in enumerate(row)
-    }
+def _spread(
+    graph: nx.DiGraph, rows: list[list[Hashable]], width: dict[Hashable, float]
+) -> dict[Hashable, float]:
+    """Give each node a place in 0-1: side by side in the middle, then pulled to its neighbours' mean."""
+    x: dict[Hashable, float] = {}
+    for row in rows:
+        at = (1 - sum(width[node] for node in row)) / 2
+        for node in row:
+            x[node] = at + width[node] / 2
+            at += width[node]
     for sweep in range(_SWEEPS):
         for row in rows if sweep % 2 == 0 else rows[::-1]:
             wanted = [_pull(graph, node, x) for node in row]
-            x.update(zip(row, _kept_apart(wanted, apart), strict=True))
+            x.update(zip(row, _kept_apart(wanted, [width[node] for node in row]), strict=True))
     return x
 
 
@@ -184,18 +187,21 @@ def _pull(graph: nx.DiGraph, node: Hashable, x: dict[Hashable, float]) -> float:
     return float(np.mean(near)) if near else x[node]
 
 
-def _kept_apart(wanted: list[float], apart: float) -> list[float]:
-    """Return places near the wanted ones, in the same order, at least ``apart`` apart and inside 0-1."""
-    low = apart / 2
+def _kept_apart(wanted: list[float], width: list[float]) -> list[float]:
+    """Return places near the wanted ones, in the same order, that neither overlap nor leave 0-1."""
+    rightward = _packed(wanted, width)
+    # a pass from the left leaves everything leaning right: take the mean with a pass from the right
+    leftward = _packed([1 - want for want in reversed(wanted)], width[::-1])
+    return [(right + 1 - left) / 2 for right, left in zip(rightward, reversed(leftward), strict=True)]
+
+
+def _packed(wanted: list[float], width: list[float]) -> list[float]:
+    """Return places from left to right: where wanted, but right of the one before, with room for the rest."""
     places: list[float] = []
-    for at, want in enumerate(wanted):
-        floor = places[-1] + apart if at else low
-        ceiling = 1 - low - (len(wanted) - 1 - at) * apart
-        places.append(min(max(want, floor), max(ceiling, floor)))
-    # the pass from the left leaves everything leaning right: take the mean with a pass from the right
-    mirrored: list[float] = []
-    for at, want in enumerate(reversed(wanted)):
-        ceiling = mirrored[-1] - apart if at else 1 - low
-        floor = low + (len(wanted) - 1 - at) * apart
-        mirrored.append(max(min(want, ceiling), min(floor, ceiling)))
-    return [(left + right) / 2 for left, right in zip(places, reversed(mirrored), strict=True)]
+    edge, rest = 0.0, sum(width)
+    for want, room in zip(wanted, width, strict=True):
+        place = max(min(want, 1 - rest + room / 2), edge + room / 2)
+        places.append(place)
+        edge = place + room / 2
+        rest -= room
+    return places

@@ -88,6 +88,21 @@ def test_a_graph_too_large_to_read_is_folded(nodes):
     assert any("241 others" in text for text in named) == (nodes == 300)
 
 
+def test_of_many_edges_only_those_that_matter_are_labelled():
+    """Of 59 edges the 30 with most calls have words; the description says so, the others have hover boxes."""
+    # Given
+    graph = nx.DiGraph()
+    for number in range(1, 60):
+        graph.add_edge(f"s{(number - 1) // 3}", f"s{number}", calls=number, calls_per_request=float(number))
+    # When
+    figure = call_graph(graph)
+    # Then
+    labels = [text for text in texts(figure) if "/req" in text]
+    assert sorted(int(text.split("/")[0]) for text in labels) == list(range(30, 60))
+    assert "The 30 edges that matter most are labelled" in figure.layout.meta["description"]
+    assert sum("-&gt;" in hover for trace in figure.data for hover in trace.hovertext or ()) == 59
+
+
 def test_cycles_and_self_calls_are_drawn():
     """A cycle has an arrow that points upward; a service that calls itself says so when pointed at."""
     # Given

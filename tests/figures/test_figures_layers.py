@@ -65,7 +65,7 @@ def test_every_graph_gets_a_layout(edges):
             assert len(layout.bends[(caller, callee)]) == abs(layout.layer[caller] - layout.layer[callee]) - 1
     for one, other in itertools.combinations(graph, 2):
         if layout.layer[one] == layout.layer[other]:
-            assert abs(layout.x[one] - layout.x[other]) > 1e-6
+            assert abs(layout.x[one] - layout.x[other]) * layout.widest > 1 - 1e-6
     assert all(0 <= x <= 1 for x in layout.x.values())
 
 
