@@ -11,13 +11,13 @@ import math
 import numbers
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import plotly.graph_objects as go
 
 from perflab.figures import theme
+from perflab.figures.callgraph_outline import NODE_H, NODE_W, curve, middle, outline
 from perflab.figures.layers import Layout, lay_out
 from perflab.trace.schema import GENERATOR_SERVICE
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_NODES = 60
 MAX_LABELS = 30
-_NODE_W, _NODE_H, _LAYER_PX, _GAP = 96, 44, 116, 6
+_LAYER_PX, _GAP = 116, 6
 _ARROW = 7
 _REST = "others"
 
@@ -68,7 +68,7 @@ def call_graph(
     )
     figure.layout.meta = {
         **figure.layout.meta,
-        "min_width": max(math.ceil(layout.widest * (_NODE_W + _GAP)) + 8, 300),
+        "min_width": max(math.ceil(layout.widest * (NODE_W + _GAP)) + 8, 300),
     }
     figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
     figure.update_yaxes(visible=False, range=[plot_px, 0], fixedrange=True, automargin=False)
@@ -168,7 +168,7 @@ def _add_edges(figure: go.Figure, stage: _Stage) -> None:
         points = _points(stage, caller, callee, upward)
         stage.draw(
             type="path",
-            path=_curve(points),
+            path=curve(points),
             layer="below",
             line={
                 "color": colour,
@@ -180,7 +180,7 @@ def _add_edges(figure: go.Figure, stage: _Stage) -> None:
         heads["y"].append(points[-1][1] + (_ARROW if upward else -_ARROW) / 2)
         heads["symbol"].append("triangle-up" if upward else "triangle-down")
         heads["colour"].append(colour)
-        labels.append((_middle(points), caller, callee, data))
+        labels.append((middle(points), caller, callee, data))
     labelled = _most_telling(stage, [(caller, callee, data) for _, caller, callee, data in labels])
     figure.add_scatter(
         x=heads["x"],
@@ -205,29 +205,11 @@ def _most_telling(stage: _Stage, edges: list[tuple[Any, Any, Any]]) -> set[tuple
 
 
 def _points(stage: _Stage, caller: Hashable, callee: Hashable, upward: bool) -> list[tuple[float, float]]:
-    half = _NODE_H / 2
+    half = NODE_H / 2
     (x1, y1), (x2, y2) = stage.at(caller), stage.at(callee)
     start, end = ((x1, y1 - half), (x2, y2 + half)) if upward else ((x1, y1 + half), (x2, y2 - half))
     bends = stage.layout.bends.get((caller, callee), [])
     return [start, *((x, (layer + 0.5) * _LAYER_PX) for x, layer in bends), end]
-
-
-def _curve(points: list[tuple[float, float]]) -> str:
-    """Return an SVG path of cubic curves that leave and arrive upright."""
-    text = f"M {points[0][0]:.5f},{points[0][1]:.1f}"
-    for (x1, y1), (x2, y2) in pairwise(points):
-        middle = (y1 + y2) / 2
-        text += f" C {x1:.5f},{middle:.1f} {x2:.5f},{middle:.1f} {x2:.5f},{y2:.1f}"
-    return text
-
-
-def _middle(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """Return where a label goes: on the last piece, nearer to the callee, where lines lie farthest apart."""
-    (x1, y1), (x2, y2) = points[-2], points[-1]
-    t = 0.62
-    ease = 3 * t * t - 2 * t * t * t
-    along = 1.5 * t - 1.5 * t * t + t * t * t
-    return x1 + (x2 - x1) * ease, y1 + (y2 - y1) * along
 
 
 def _add_edge_labels(
@@ -297,7 +279,7 @@ def _add_nodes(figure: go.Figure, stage: _Stage) -> None:
         strength = 0.1 + 0.6 * (share or 0.0) / most
         stage.draw(
             type="path",
-            path=_outline(kind, y),
+            path=outline(kind, y),
             xsizemode="pixel",
             xanchor=x,
             fillcolor=theme.tint(theme.ORANGE if share else theme.BLUE, strength if share else 0.08),
@@ -326,7 +308,7 @@ def _add_nodes(figure: go.Figure, stage: _Stage) -> None:
         x=[x for x, _ in places],
         y=[y for _, y in places],
         mode="markers",
-        marker={"size": _NODE_H, "opacity": 0},
+        marker={"size": NODE_H, "opacity": 0},
         hoverinfo="text",
         hovertext=hover,
     )
@@ -339,35 +321,6 @@ def _node_hover(name: Any, kind: str, share: float | None, calls_itself: bool) -
     if calls_itself:
         lines.append("calls itself")
     return "<br>".join(lines)
-
-
-def _outline(kind: str, y: float, grow: float = 0.0) -> str:
-    """Return the SVG path of a node's shape: x in pixels from its middle, y in plot pixels."""
-    w, h = _NODE_W / 2 + grow, _NODE_H / 2 + grow
-    top, bottom = y - h, y + h
-    if kind == "database":  # a cylinder
-        lid = 6
-        return (
-            f"M {-w},{top + lid} Q {-w},{top} 0,{top} Q {w},{top} {w},{top + lid} L {w},{bottom - lid} "
-            f"Q {w},{bottom} 0,{bottom} Q {-w},{bottom} {-w},{bottom - lid} Z "
-            f"M {-w},{top + lid} Q {-w},{top + 2 * lid} 0,{top + 2 * lid} "
-            f"Q {w},{top + 2 * lid} {w},{top + lid}"
-        )
-    if kind == "cache":  # a hexagon
-        cut = 12
-        return (
-            f"M {-w},{y} L {-w + cut},{top} L {w - cut},{top} L {w},{y} L {w - cut},{bottom} "
-            f"L {-w + cut},{bottom} Z"
-        )
-    if kind == "queue":  # a slanted box
-        slant = 10
-        return f"M {-w + slant},{top} L {w},{top} L {w - slant},{bottom} L {-w},{bottom} Z"
-    r = 8
-    return (
-        f"M {-w + r},{top} L {w - r},{top} Q {w},{top} {w},{top + r} L {w},{bottom - r} "
-        f"Q {w},{bottom} {w - r},{bottom} L {-w + r},{bottom} Q {-w},{bottom} {-w},{bottom - r} "
-        f"L {-w},{top + r} Q {-w},{top} {-w + r},{top} Z"
-    )
 
 
 def _add_bottleneck(figure: go.Figure, stage: _Stage) -> None:
@@ -399,7 +352,7 @@ def _add_bottleneck(figure: go.Figure, stage: _Stage) -> None:
         x, y = stage.at(node)
         stage.draw(
             type="path",
-            path=_outline("service", y, grow=5),
+            path=outline("service", y, grow=5),
             xsizemode="pixel",
             xanchor=x,
             line={
@@ -418,7 +371,7 @@ def _add_tag(figure: go.Figure, stage: _Stage, service: str) -> None:
             figure.layout.meta = {**figure.layout.meta, "focus_ratio": x}
             stage.write(
                 x=x,
-                y=y + _NODE_H / 2 + 5,
+                y=y + NODE_H / 2 + 5,
                 text="<b>bottleneck</b>",
                 font={"size": 10, "color": theme.PAPER},
                 bgcolor=theme.ALARM,
