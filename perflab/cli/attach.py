@@ -12,11 +12,10 @@ import os
 import shutil
 from pathlib import Path
 
-import msgspec
-
 import perflab.shadow
 from perflab.config import Target, load_config
 from perflab.errors import ConfigError
+from perflab.shadow.agentconfig import VARIABLE, agent_config, write_agent_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,29 +74,15 @@ def attached_environment(
     Raises
     ------
     ConfigError
-        If a hook to leave out does not exist, or a secret cannot be read (the service would fail otherwise).
+        If a hook to leave out does not exist, or the agent could not start with what the target says.
     """
     _check_hooks(disabled)
-    target.control_key.read()
-    for store in target.stores:
-        store.shadow.read()
-    told = {
-        "service": service,
-        "control": target.control,
-        "control_key": target.control_key,
-        "collector": target.collector,
-        "sample_ratio": target.sample_ratio,
-        "services": target.services,
-        "stores": target.stores,
-        "outbound": target.outbound,
-        "shadow_consumer": shadow_consumer,
-        "disabled": disabled,
-    }
+    told = agent_config(target, service, disabled=disabled, shadow_consumer=shadow_consumer)
     bootstrap = Path(perflab.shadow.__file__).parent / "bootstrap"
     path = os.environ.get("PYTHONPATH", "")
     return {
         **os.environ,
-        "PERFLAB_AGENT": msgspec.json.encode(told).decode(),
+        VARIABLE: write_agent_config(told),
         "PYTHONPATH": f"{bootstrap}{os.pathsep}{path}" if path else str(bootstrap),
     }
 

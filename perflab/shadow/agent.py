@@ -2,7 +2,8 @@
 
 It starts tracing (OpenTelemetry's SDK and OTLP exporter), reads the list of live runs, installs the hooks
 of `perflab.shadow.drivers` and reports to the controller twice a second. It must never take a service down:
-what it cannot do on behalf of ordinary work it leaves, and says so.
+what it cannot do on behalf of ordinary work it leaves, and says so. Its own threads run outside every
+request and pass the socket guard.
 """
 
 from __future__ import annotations
@@ -17,73 +18,38 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
-import msgspec
+import requests
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import (
-    Decision,
-    ParentBased,
-    Sampler,
-    SamplingResult,
-    TraceIdRatioBased,
-)
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
 
 import perflab
-from perflab.config import Outbound, Secret, Store
-from perflab.shadow import drivers, outbound, redis, scope, sockets, sql
+from perflab.shadow import drivers, outbound, scope, sockets
+from perflab.shadow.agentconfig import AgentConfig, read_agent_config, split_address
 from perflab.shadow.control import ControlReader
 from perflab.shadow.ledger import Ledger
 from perflab.shadow.scope import process
 from perflab.shadow.stores import read_twins
 
-CONFIG_VARIABLE = "PERFLAB_AGENT"
 REPORT_EVERY_S = 0.5
-_log = logging.getLogger("perflab.shadow")
+GOODBYE_S = 2.0
+"""How long a service that ends may be held up by what is not delivered yet."""
 
-
-class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `perflab attach` tells the agent, as JSON in the environment; secrets only by reference."""
-
-    service: str
-    control: str
-    control_key: Secret
-    collector: str
-    sample_ratio: float = 0.01
-    services: dict[str, tuple[str, ...]] = {}
-    stores: tuple[Store, ...] = ()
-    outbound: tuple[Outbound, ...] = ()
-    shadow_consumer: bool = False
-    disabled: tuple[str, ...] = ()
-
-
-class _MarkedAlways(Sampler):
-    """Record all marked work; of ordinary work what its parent says, else a share."""
-
-    def __init__(self, ratio: float) -> None:
-        self._ordinary = ParentBased(TraceIdRatioBased(ratio))
-
-    def should_sample(
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: Any = None,
-        attributes: Any = None,
-        links: Any = None,
-    ) -> SamplingResult:
-        if scope.current() is None:
-            return self._ordinary.should_sample(parent_context, trace_id, name, kind, attributes, links)
-        state = trace.get_current_span(parent_context).get_span_context().trace_state
-        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
-
-    def get_description(self) -> str:
-        return "PerflabMarkedAlways"
+_QUIET = (
+    "opentelemetry.exporter",
+    "opentelemetry.sdk",
+    "opentelemetry.attributes",
+    "opentelemetry.baggage.propagation",
+    "opentelemetry.trace.span",
+)
+"""Loggers that would tell a service's log of collectors between runs and of other people's odd headers."""
 
 
 def start(config_text: str) -> None:
@@ -99,29 +65,96 @@ def start(config_text: str) -> None:
     msgspec.ValidationError, ConfigError
         If the configuration cannot be used; `perflab attach` checked it before starting the service.
     """
-    config = msgspec.json.decode(config_text, type=AgentConfig)
+    config = read_agent_config(config_text)
     process.service = config.service
     process.shadow_consumer = config.shadow_consumer
     process.ledger = Ledger()
     process.control = ControlReader(config.control, config.control_key.read().encode())
-    provider = _tracing(config)
-    process.tracer = provider.get_tracer("perflab", perflab.__version__)
+    exporter = _Exporter(config)
+    process.tracer = _tracing(config, exporter).get_tracer("perflab", perflab.__version__)
     addresses = {address: name for name, listed in config.services.items() for address in listed}
     outbound.set_peers(outbound.Peers(addresses, {peer.address: peer for peer in config.outbound}))
-    sql.set_twins(read_twins(config.stores, "postgresql"))
-    redis.set_twins(read_twins(config.stores, "redis"))
     sockets.allow(config.collector)
     reporter = _Reporter(config)
-    process.control.start()
+    process.control.start(scope.permit)
     reporter.start()
-    drivers.install(config.disabled)
+    drivers.install(
+        config.disabled,
+        {
+            "perflab.shadow.sql": lambda sql: sql.set_twins(read_twins(config.stores, "postgresql")),
+            "perflab.shadow.redis": lambda redis: redis.set_twins(read_twins(config.stores, "redis")),
+        },
+    )
     os.register_at_fork(after_in_child=lambda: _after_fork(reporter))
-    atexit.register(reporter.send)
+    atexit.register(_goodbye, reporter, exporter)
 
 
-def _tracing(config: AgentConfig) -> TracerProvider:
-    for name in ("opentelemetry.exporter", "opentelemetry.sdk"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # no collector between runs is no news
+class _MarkedAlways(Sampler):
+    """Record all marked work; of ordinary work a share, by trace-id, so that all services choose the same.
+
+    What the service's own tracing decided is not followed: who samples all must not have us record all.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self._ordinary = TraceIdRatioBased(ratio)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: Any = None,
+        attributes: Any = None,
+        links: Any = None,
+        trace_state: Any = None,
+    ) -> SamplingResult:
+        if scope.current() is None:
+            return self._ordinary.should_sample(
+                parent_context, trace_id, name, kind, attributes, links, trace_state
+            )
+        state = trace.get_current_span(parent_context).get_span_context().trace_state
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
+
+    def get_description(self) -> str:
+        return "PerflabMarkedAlways"
+
+
+class _Exporter(SpanExporter):
+    """OpenTelemetry's own, past the socket guard, and with a deadline when the service ends."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._exporter = OTLPSpanExporter(
+            endpoint=f"http://{config.collector}/v1/traces", timeout=GOODBYE_S, session=_Session()
+        )
+        self.deadline_s = float("inf")
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if time.monotonic() >= self.deadline_s:
+            return SpanExportResult.FAILURE
+        with scope.permit():
+            return self._exporter.export(spans)
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it so
+
+
+class _Session(requests.Session):
+    """Sends to the collector without what the service's environment says of proxies, logins and API keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+
+    def request(self, *arguments: Any, **options: Any) -> requests.Response:
+        headers = options.get("headers") or {}
+        kept = {name: value for name, value in headers.items() if name.lower().startswith("content-")}
+        options["headers"] = kept
+        return super().request(*arguments, **options)
+
+
+def _tracing(config: AgentConfig, exporter: _Exporter) -> TracerProvider:
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     resource = Resource(
         {
             "service.name": config.service,
@@ -131,7 +164,6 @@ def _tracing(config: AgentConfig) -> TracerProvider:
         }
     )
     provider = TracerProvider(sampler=_MarkedAlways(config.sample_ratio), resource=resource)
-    exporter = OTLPSpanExporter(endpoint=f"http://{config.collector}/v1/traces", timeout=2)
     provider.add_span_processor(
         BatchSpanProcessor(
             exporter, max_queue_size=32768, schedule_delay_millis=400, max_export_batch_size=1024
@@ -141,9 +173,16 @@ def _tracing(config: AgentConfig) -> TracerProvider:
 
 
 def _after_fork(reporter: _Reporter) -> None:
-    process.ledger = Ledger()
-    process.control.start()
+    """Start anew in a forked child what a fork does not carry over: threads, and locks that were held."""
+    process.ledger = process.ledger.successor()
+    process.control.start(scope.permit)
     reporter.start()
+
+
+def _goodbye(reporter: _Reporter, exporter: _Exporter) -> None:
+    """Deliver what can be delivered soon; runs before the tracing's own shutdown."""
+    delivered = reporter.send()
+    exporter.deadline_s = time.monotonic() + (GOODBYE_S if delivered else 0)
 
 
 class _Reporter:
@@ -151,22 +190,26 @@ class _Reporter:
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
-        self._identity = ""
-        self._sequence = 0
-        self._lock = threading.Lock()
+        self._host, self._port = split_address(config.collector, "the collector")
 
     def start(self) -> None:
+        """Report from a thread of its own, as a process of its own (also after a fork)."""
         self._identity = uuid.uuid4().hex
-        threading.Thread(target=self._forever, name="perflab-report", daemon=True).start()
+        self._sequence = 0
+        self._lock = threading.Lock()
+        scope.ordinary(threading.Thread(target=self._forever, name="perflab-report", daemon=True).start)
 
-    def send(self) -> None:
-        """Send one report now; a controller that is not there is no error."""
+    def send(self) -> bool:
+        """Send one report now; a controller that is not there is no error, only not delivered to."""
         with self._lock:
             report = process.ledger.take()
             try:
-                self._post(report)
-            except (OSError, http.client.HTTPException):
+                with scope.permit():
+                    self._post(report)
+            except Exception:
                 process.ledger.give_back(report)
+                return False
+            return True
 
     def _post(self, report: dict[str, Any]) -> None:
         self._sequence += 1
@@ -186,8 +229,7 @@ class _Reporter:
             },
             **report,
         }
-        host, _, port = self._config.collector.rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=2)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=GOODBYE_S)
         try:
             connection.request("POST", "/v1/agents", json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()

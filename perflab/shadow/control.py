@@ -17,8 +17,8 @@ import json
 import os
 import threading
 import time
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +29,8 @@ from perflab.shadow.mark import RunKey
 
 STALE_AFTER_S = 5.0
 POLL_EVERY_S = 0.5
+SEEN_KEPT = 1024
+LIST_BYTES = 1 << 20
 _NONE: Mapping[str, int] = MappingProxyType({})
 
 
@@ -154,27 +156,29 @@ class ControlPublisher:
         """Withdraw every run, publish once more, stop."""
         self._closed.set()
         self._thread.join(timeout=5)
-        self._runs.clear()
-        self._delays.clear()
+        with self._lock:
+            self._runs, self._delays = {}, {}
         with contextlib.suppress(OSError):
             self.publish()
 
     def add(self, run: LiveRun) -> RunKey:
         """List a run as live and return the key its marks are made with."""
-        self._runs[run.tag] = run
+        with self._lock:
+            self._runs[run.tag] = run
         self.publish()
         return run_key(self._key, run)
 
     def kill(self, tag: int) -> None:
         """Have every attached process refuse this run's marks, at its next poll."""
-        run = self._runs.get(tag)
-        if run is not None:
-            self._runs[tag] = replace(run, killed=True)
-            self.publish()
+        with self._lock:
+            if tag in self._runs:
+                self._runs[tag] = replace(self._runs[tag], killed=True)
+        self.publish()
 
     def remove(self, tag: int) -> None:
         """Take a run off the list."""
-        self._runs.pop(tag, None)
+        with self._lock:
+            self._runs.pop(tag, None)
         self.publish()
 
     def delay(self, delays_ns: Mapping[str, int]) -> None:
@@ -192,14 +196,28 @@ class ControlPublisher:
         """
         with self._lock:
             control = ControlList(time.time(), tuple(self._runs.values()), dict(self._delays))
-            aside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-            aside.write_bytes(encode(control, self._key))
-            aside.replace(self._path)
+            aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.{id(self):x}")
+            try:
+                aside.write_bytes(encode(control, self._key))
+                aside.replace(self._path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    aside.unlink()
+                raise
 
     def _republish(self) -> None:
         while not self._closed.wait(1.0):
             with contextlib.suppress(OSError):  # a full disk: the list goes stale and marks are refused
                 self.publish()
+
+
+@dataclass(frozen=True, slots=True)
+class _Belief:
+    """The last list that was believed and the keys of its runs; replaced whole, never seen half updated."""
+
+    control: ControlList = field(default_factory=ControlList)
+    live: Mapping[int, RunKey] = field(default_factory=dict)
+    seen: Mapping[int, RunKey] = field(default_factory=dict)
 
 
 class ControlReader:
@@ -211,77 +229,103 @@ class ControlReader:
         Path or ``http(s)`` URL of the list.
     control_key : bytes
         Checks its signature.
+    clock : callable
+        Returns Unix time in seconds.
     """
 
-    def __init__(self, source: str, control_key: bytes) -> None:
+    def __init__(self, source: str, control_key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._source = source
         self._key = control_key
-        self._list = ControlList()
-        self._keys: Mapping[int, RunKey] = MappingProxyType({})
-        self._thread: threading.Thread | None = None
+        self._clock = clock
+        self._belief = _Belief()
         self.problem = "not read yet"
 
-    def start(self) -> None:
-        """Read once now, then poll from a daemon thread (started anew after a fork)."""
-        self.poll()
-        self._thread = threading.Thread(target=self._poll_forever, name="perflab-control", daemon=True)
-        self._thread.start()
+    def start(self, inside: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext) -> None:
+        """Read once now, then poll from a daemon thread (started anew after a fork).
+
+        Parameters
+        ----------
+        inside : callable
+            Makes the context manager the polling is done in: how the agent keeps its hooks out of it.
+        """
+        with inside():
+            self.poll()
+
+        def poll_forever() -> None:
+            with inside():
+                while True:
+                    time.sleep(POLL_EVERY_S)
+                    self.poll()
+
+        threading.Thread(target=poll_forever, name="perflab-control", daemon=True).start()
 
     @property
     def live(self) -> Mapping[int, RunKey] | None:
         """Keys of the live runs by tag, or None when the list is stale or not believed."""
-        return self._keys if self.age_s <= STALE_AFTER_S else None
+        belief = self._belief
+        return belief.live if self._age_s(belief.control) <= STALE_AFTER_S else None
+
+    @property
+    def seen(self) -> Mapping[int, RunKey]:
+        """Keys by tag of every run that was ever listed here, live or over."""
+        return self._belief.seen
 
     @property
     def age_s(self) -> float:
         """Seconds since the list was issued; a list from the future is as bad as an old one."""
-        return abs(time.time() - self._list.issued_s)
+        return self._age_s(self._belief.control)
 
     @property
     def run_ids(self) -> Mapping[int, str]:
         """Names of the listed runs by tag."""
-        return {run.tag: run.run_id for run in self._list.runs}
+        return {run.tag: run.run_id for run in self._belief.control.runs}
 
     def accepted(self, tag: int) -> frozenset[str]:
         """Return the holes a run accepts."""
-        return frozenset(hole for run in self._list.runs if run.tag == tag for hole in run.accepted)
+        return frozenset(hole for run in self._belief.control.runs if run.tag == tag for hole in run.accepted)
 
     def is_live(self, tag: int) -> bool:
         """Tell whether work of this run may go on."""
         live = self.live
-        return live is not None and tag in live and time.time() <= live[tag].not_after_s
+        return live is not None and tag in live and self._clock() <= live[tag].not_after_s
 
     def delay_ns(self, entity: str) -> int:
         """Return the delay in force at an entity, 0 for none or when the list is stale."""
-        delays = self._list.delays_ns
-        return delays.get(entity, 0) if delays and self.age_s <= STALE_AFTER_S else 0
+        control = self._belief.control
+        if not control.delays_ns or self._age_s(control) > STALE_AFTER_S:
+            return 0
+        return control.delays_ns.get(entity, 0)
 
     def poll(self) -> None:
         """Read the list once; a list that cannot be believed leaves the last one to go stale."""
         try:
             found = decode(self._fetch(), self._key)
-        except (ConfigError, OSError) as error:
-            self.problem = str(error)
+        except Exception as error:  # whatever a file or a server may hold must not end the polling
+            self.problem = str(error) or repr(error)
             return
-        if found.issued_s < self._list.issued_s:
+        before = self._belief
+        if found.issued_s < before.control.issued_s:
             self.problem = "an older list was served after a newer one"
-            return
-        self.problem = ""
-        self._list = found
-        self._keys = MappingProxyType(
-            {run.tag: run_key(self._key, run) for run in found.runs if not run.killed}
-        )
+        elif found.issued_s > self._clock() + STALE_AFTER_S:
+            self.problem = "the list was issued in the future: the clocks differ"
+        else:
+            self.problem = ""
+            keys = {run.tag: run_key(self._key, run) for run in found.runs}
+            live = {run.tag: keys[run.tag] for run in found.runs if not run.killed}
+            seen = dict(list({**before.seen, **keys}.items())[-SEEN_KEPT:])
+            self._belief = _Belief(found, live, seen)
+
+    def _age_s(self, control: ControlList) -> float:
+        return abs(self._clock() - control.issued_s)
 
     def _fetch(self) -> bytes:
         if self._source.startswith(("http://", "https://")):
-            with urllib.request.urlopen(self._source, timeout=1.0) as answer:
-                return bytes(answer.read(1 << 20))
-        return Path(self._source).read_bytes()
+            import urllib.request  # most lists are files; a service's start does not pay for this one
 
-    def _poll_forever(self) -> None:
-        while True:
-            time.sleep(POLL_EVERY_S)
-            self.poll()
+            with urllib.request.urlopen(self._source, timeout=1.0) as answer:
+                return bytes(answer.read(LIST_BYTES))
+        with open(self._source, "rb") as file:
+            return file.read(LIST_BYTES)
 
 
 def _sign(payload: Any, control_key: bytes) -> str:

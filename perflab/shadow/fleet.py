@@ -5,43 +5,89 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from perflab.errors import SpanFormatError
 from perflab.shadow.ledger import bucket_middle_ns, holes_of
 
 LOST_AFTER_S = 3.0
-_NEEDED = (
-    "process",
-    "service",
-    "pid",
-    "hooks",
-    "uncovered",
-    "control",
-    "marks",
-    "unmarked",
-    "claims",
-    "sessions",
-)
 
 
-@dataclass(slots=True)
+class Control(msgspec.Struct, frozen=True):
+    """What a process believes of the list of live runs."""
+
+    live: tuple[int, ...]
+    age_s: float = 0.0
+    problem: str = ""
+
+
+class Unmarked(msgspec.Struct, frozen=True):
+    """Requests of real users a process has served: latency bucket -> how many, and errors."""
+
+    latency: dict[int, int]
+    errors: int
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Marked work that was refused in a process before it was sent."""
+
+    store: str
+    what: str
+    trace_id: str = ""
+    time_ns: int = 0
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an agent posts (`perflab.shadow.agent`); counters count from the process's start."""
+
+    process: str
+    service: str
+    pid: int
+    control: Control
+    hooks: dict[str, dict[str, str]]
+    uncovered: tuple[str, ...]
+    claims: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+    marks: dict[str, int]
+    unmarked: Unmarked
+    sequence: int = 0
+    time_ns: int = 0
+    agent_version: str = ""
+    claims_lost: int = 0
+    refusals: list[Refusal] = []
+    outbound: list[dict[str, Any]] = []
+    stepped_aside: dict[str, int] = {}
+
+
+_CALLS = "marked_calls"
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
-    """One attached process: its last report, and when it came."""
+    """One attached process: its last report, when it came, and what it had counted before we listened."""
 
-    report: dict[str, Any]
+    report: Report
     heard_s: float
-    latency: Counter[int] = field(default_factory=Counter)
+    before: Report | None
+    delivered: frozenset[Hashable]
 
     @property
     def service(self) -> str:
         """Its service's name."""
-        return str(self.report["service"])
+        return self.report.service
+
+    def counted(self, of: Callable[[Report], Mapping[Any, int]]) -> Counter[Any]:
+        """Return what it has counted since we listen."""
+        counted = Counter(of(self.report))
+        if self.before is not None:
+            counted.subtract(of(self.before))
+        return +counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +123,29 @@ class Window:
 
 
 class Fleet:
-    """All attached processes that report to one controller."""
+    """All attached processes that report to one controller.
 
-    def __init__(self) -> None:
+    What an agent had counted before this controller first heard of it belongs to earlier runs and is left
+    out; so are refusals from then. A process that starts while we listen is counted from its start.
+
+    Parameters
+    ----------
+    clock : callable
+        Returns monotonic time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began_s = clock()
         self._members: dict[str, Member] = {}
         self.claims: list[dict[str, Any]] = []
         self.refusals: list[dict[str, Any]] = []
-        self.claims_lost = 0
 
     def receive(self, body: bytes) -> dict[str, Any]:
         """Take one report.
+
+        A report that arrives again, or after a newer one of its process, adds nothing: what it had to say
+        that an agent took for undelivered is in a newer one too.
 
         Raises
         ------
@@ -94,33 +153,52 @@ class Fleet:
             If the body is not an agent's report.
         """
         try:
-            report = json.loads(body)
-            missing = [name for name in _NEEDED if name not in report]
-            latency = Counter(
-                {int(bucket): int(count) for bucket, count in report["unmarked"]["latency"].items()}
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpanFormatError(f"not an agent's report: {error!r}") from error
-        if missing:
-            raise SpanFormatError(f"not an agent's report: it lacks {', '.join(missing)}")
-        self._members[str(report["process"])] = Member(report, time.monotonic(), latency)
-        self.claims.extend({**claim, "service": report["service"]} for claim in report.pop("claims"))
-        self.refusals.extend(
-            {**refusal, "service": report["service"]} for refusal in report.pop("refusals", [])
-        )
+            report = msgspec.json.decode(body, type=Report, strict=False)
+            for entries in (report.sessions, report.outbound):
+                _calls(entries)
+        except (msgspec.DecodeError, ValueError, TypeError) as error:
+            raise SpanFormatError(f"not an agent's report: {error}") from error
+        known = self._members.get(report.process)
+        if known is not None and 0 < report.sequence <= known.report.sequence:
+            return {"ok": True}
+        again: frozenset[Hashable] = known.delivered if known is not None else frozenset()
+        delivered = []
+        for kept, found in ((self.claims, report.claims), (self.refusals, self._recent(report))):
+            for item in found:
+                identity = tuple(sorted((name, str(value)) for name, value in item.items()))
+                delivered.append(identity)
+                if identity not in again:
+                    kept.append({**item, "service": report.service})
+        before = known.before if known is not None else report if report.sequence > 1 else None
+        self._members[report.process] = Member(report, self._clock(), before, frozenset(delivered))
         return {"ok": True}
+
+    def _recent(self, report: Report) -> list[dict[str, Any]]:
+        """Return the refusals of a report that are not older than this controller."""
+        oldest_ns = report.time_ns - int((self._clock() - self._began_s) * 1e9)
+        return [
+            msgspec.structs.asdict(refusal)
+            for refusal in report.refusals
+            if not report.time_ns or refusal.time_ns >= oldest_ns
+        ]
+
+    @property
+    def claims_lost(self) -> int:
+        """How many claims the agents had no room to keep."""
+        return sum(
+            member.report.claims_lost - (member.before.claims_lost if member.before else 0)
+            for member in self._members.values()
+        )
 
     def services(self) -> set[str]:
         """Return the services that have reported."""
         return {member.service for member in self._members.values()}
 
     def believing(self, tag: int) -> set[str]:
-        """Return the services all of whose processes hold a run for live."""
-        believing = {
-            member.service for member in self._members.values() if tag in member.report["control"]["live"]
-        }
+        """Return the services all of whose living processes hold a run for live."""
+        believing = {member.service for member in self._members.values() if tag in member.report.control.live}
         return believing - {
-            member.service for member in self._alive() if tag not in member.report["control"]["live"]
+            member.service for member in self._alive() if tag not in member.report.control.live
         }
 
     def lost(self, wanted: Iterable[str]) -> list[str]:
@@ -132,41 +210,42 @@ class Fleet:
         """Return the holes of every process, as a scenario would name them to accept them."""
         found: set[str] = set()
         for member in self._members.values():
-            found |= holes_of(member.service, member.report["hooks"], member.report["uncovered"])
+            found |= holes_of(member.service, member.report.hooks, member.report.uncovered)
         return found
 
     def marks(self) -> dict[str, Counter[str]]:
         """Return per service how marks were judged: ``marked``, ``refused: <reason>``."""
         judged: dict[str, Counter[str]] = {}
         for member in self._members.values():
-            judged.setdefault(member.service, Counter()).update(member.report["marks"])
+            counted = member.counted(lambda report: report.marks)
+            judged.setdefault(member.service, Counter()).update(counted)
         return judged
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return the logins marked work used, per service."""
         return [
-            {**session, "service": member.service}
+            {**dict(session), _CALLS: calls, "service": member.service}
             for member in self._members.values()
-            for session in member.report["sessions"]
+            for session, calls in member.counted(lambda report: _calls(report.sessions)).items()
         ]
 
     def outbound(self) -> list[dict[str, Any]]:
         """Return what became of marked calls to peers outside the attached services."""
-        calls: Counter[tuple[str, str]] = Counter()
+        calls: Counter[Any] = Counter()
         for member in self._members.values():
-            for entry in member.report.get("outbound", []):
-                if entry["action"] != "service":
-                    calls[entry["name"], entry["action"]] += entry["marked_calls"]
+            calls.update(member.counted(lambda report: _calls(report.outbound)))
         return [
-            {"name": name, "action": action, "marked_calls": n} for (name, action), n in sorted(calls.items())
+            {**dict(call), _CALLS: n}
+            for call, n in sorted(calls.items(), key=str)
+            if dict(call).get("action") != "service"
         ]
 
     def versions(self) -> dict[str, dict[str, str]]:
         """Return per service the hooked libraries and their versions, and the agent's."""
         return {
             member.service: {
-                "perflab": str(member.report.get("agent_version", "")),
-                **{name: hook["version"] for name, hook in sorted(member.report["hooks"].items())},
+                "perflab": member.report.agent_version,
+                **{name: hook.get("version", "") for name, hook in sorted(member.report.hooks.items())},
             }
             for member in self._members.values()
         }
@@ -175,7 +254,7 @@ class Fleet:
         """Return how often hooks failed on ordinary work and let it through."""
         total: Counter[str] = Counter()
         for member in self._members.values():
-            total.update(member.report.get("stepped_aside", {}))
+            total.update(member.counted(lambda report: report.stepped_aside))
         return total
 
     def real_users(self, service: str) -> Window:
@@ -184,15 +263,24 @@ class Fleet:
         errors = 0
         for member in self._members.values():
             if member.service == service:
-                latency.update(member.latency)
-                errors += int(member.report["unmarked"]["errors"])
+                latency.update(member.report.unmarked.latency)
+                errors += member.report.unmarked.errors
         return Window(latency, errors)
 
     def _alive(self) -> list[Member]:
-        now_s = time.monotonic()
+        now_s = self._clock()
         return [member for member in self._members.values() if now_s - member.heard_s <= LOST_AFTER_S]
 
 
 def between(later: Window, earlier: Window) -> Window:
     """Return the requests served between two moments."""
     return Window(later.latency - earlier.latency, later.errors - earlier.errors)
+
+
+def _calls(entries: Iterable[Mapping[str, Any]]) -> Counter[Any]:
+    """Count calls by what else their entries say."""
+    calls: Counter[Any] = Counter()
+    for entry in entries:
+        said = tuple(sorted((name, value) for name, value in entry.items() if name != _CALLS))
+        calls[said] += int(entry.get(_CALLS, 0))
+    return calls

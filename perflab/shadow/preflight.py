@@ -151,7 +151,8 @@ def _lost(hops: Sequence[Hop], services: Collection[str]) -> list[Hole]:
                 holes.append(
                     Hole(
                         f"{hop.service} -> {hop.peer}: trace lost",
-                        f"{hop.service!r} called {hop.peer!r}, which shows no work for it; the mark may be lost",
+                        f"{hop.service!r} called {hop.peer!r}, "
+                        "which shows no work for it; the mark may be lost",
                         hop.peer,
                         trace_id=hop.trace_id,
                     )

@@ -7,7 +7,6 @@ and `asyncio.to_thread` by itself; `perflab.shadow.threads` carries it into thre
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import time
 from collections.abc import Callable, Mapping
@@ -119,6 +118,11 @@ class permit:  # noqa: N801 - a context manager, used like a function
         _permitted.reset(self._token)
 
 
+def forbid() -> None:
+    """Withdraw `permit` in the running context: for work that leaves the call it was given to."""
+    _permitted.set(False)
+
+
 def ordinary(function: Callable[[], T]) -> T:
     """Call a function in a context without mark and span (for what outlives the request)."""
     return contextvars.Context().run(function)
@@ -163,6 +167,8 @@ def wait(operation: str, peer: str = "") -> None:
 
 async def async_wait(planted_ns: int) -> None:
     """Sleep a planted delay in an event loop."""
+    import asyncio  # a service without one does not pay for it at its start
+
     await asyncio.sleep(planted_ns / 1e9)
 
 
