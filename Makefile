@@ -30,7 +30,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo lab test check format build lock clean distclean
+.PHONY: help demo lab test soak-interrupts check format build lock clean distclean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,12 @@ lab: $(VENV)/.installed  ## open JupyterLab on the notebooks
 
 test: $(VENV)/.installed-dev  ## run the whole test suite (ARGS="tests/cli")
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+soak-interrupts: $(VENV)/.installed-dev  ## interrupt and kill the demo at ten random moments each; nothing may be left
+	@mkdir -p docs/evidence
+	@{ echo "make soak-interrupts, $$(date -u +%F), commit $$(git rev-parse --short HEAD)"; echo; \
+	PERFLAB_INTERRUPTS=10 $(BIN)/python -m pytest -v tests/acceptance/test_demo.py \
+		-k "interrupt or kill" 2>&1; } | tee docs/evidence/soak-interrupts.txt
 
 check: $(VENV)/.installed-dev  ## formatting, lint, types, import directions, the rules of the house
 	$(BIN)/ruff format --check .
