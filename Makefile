@@ -33,7 +33,7 @@ endef
 .PHONY: help demo lab test soak-interrupts check format build lock clean distclean
 
 help:  ## say what can be made
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(VENV)/.installed  ## run the demo shop under load and write its report (ARGS="--for 10s")
 	@exec $(BIN)/perflab demo $(ARGS)
@@ -46,9 +46,10 @@ test: $(VENV)/.installed-dev  ## run the whole test suite (ARGS="tests/cli")
 
 soak-interrupts: $(VENV)/.installed-dev  ## interrupt and kill the demo at ten random moments each; nothing may be left
 	@mkdir -p docs/evidence
-	@{ echo "make soak-interrupts, $$(date -u +%F), commit $$(git rev-parse --short HEAD)"; echo; \
-	PERFLAB_INTERRUPTS=10 $(BIN)/python -m pytest -v tests/acceptance/test_demo.py \
-		-k "interrupt or kill" 2>&1; } | tee docs/evidence/soak-interrupts.txt
+	@log=docs/evidence/soak-interrupts.txt; \
+	echo "make soak-interrupts, $$(date -u +%F), commit $$(git rev-parse --short HEAD)" > $$log; \
+	PERFLAB_INTERRUPTS=10 $(BIN)/python -m pytest -v tests/acceptance/test_demo.py -k "interrupt or kill" >> $$log 2>&1; \
+	status=$$?; cat $$log; exit $$status
 
 check: $(VENV)/.installed-dev  ## formatting, lint, types, import directions, the rules of the house
 	$(BIN)/ruff format --check .
