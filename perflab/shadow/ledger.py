@@ -35,6 +35,12 @@ class Ledger:
         self.hooks: dict[str, dict[str, str]] = {}
         self.uncovered: set[str] = set()
 
+    def successor(self) -> Ledger:
+        """Return the ledger of a forked child: nothing counted yet, what is (not) covered as it was."""
+        child = Ledger()
+        child.hooks, child.uncovered = dict(self.hooks), set(self.uncovered)
+        return child
+
     def claim(self, store: str, fingerprint: str, begin_ns: int, end_ns: int) -> None:
         """Note one write of unmarked work: what the audit should find, and when (Unix ns)."""
         with self._lock:

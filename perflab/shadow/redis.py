@@ -6,30 +6,33 @@ are made. A connection that was opened for production is refused to marked work 
 
 A list push of marked work carries the trace headers in an envelope; the pop of a *shadow consumer* takes
 them out again and works on the message as marked work of that trace (`perflab.shadow.queue`).
+
+Not covered, and refused to marked work: Sentinel and Cluster.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind
-
-from perflab.shadow import queue, rediskeys, scope
-from perflab.shadow.pools import known_twin, twin_of
+from perflab.shadow import queue, redis_commands, rediskeys, scope
+from perflab.shadow.pools import is_twin, twin_of
 from perflab.shadow.rediskeys import KeySpec, UnknownKeys
 from perflab.shadow.scope import process
 from perflab.shadow.stores import Place, Twin, find
 
 _twins: tuple[Twin, ...] = ()
+_tables: weakref.WeakKeyDictionary[Any, dict[str, KeySpec]] = weakref.WeakKeyDictionary()
+_upkeep: contextvars.ContextVar[Place | None] = contextvars.ContextVar("perflab_redis_upkeep", default=None)
 _OF_THE_PRODUCTION_POOL = frozenset(
     {"event_dispatcher", "maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler",
-     "himport_registry", "credential_provider", "cache", "cache_config", "path"}
+     "himport_registry", "credential_provider", "cache", "cache_config", "path", "connection_class",
+     "connection_pool"}
 )  # fmt: skip
 
 
@@ -45,6 +48,7 @@ class Session:
 
     twin: Twin
     pool: Any
+    table: dict[str, KeySpec] = field(default_factory=dict)
 
 
 def hook_redis(module: Any) -> None:
@@ -54,7 +58,7 @@ def hook_redis(module: Any) -> None:
     for pool_class in (connections.ConnectionPool, connections.BlockingConnectionPool):
         _hook_pool(pool_class)
     _hook_connection(connections.AbstractConnection)
-    _hook_commands(module.Redis, module.Pipeline)
+    redis_commands.hook(module.Redis, module.Pipeline, _claimed)
 
 
 def hook_redis_async(module: Any) -> None:
@@ -64,7 +68,7 @@ def hook_redis_async(module: Any) -> None:
     for pool_class in (connections.ConnectionPool, connections.BlockingConnectionPool):
         _hook_async_pool(pool_class)
     _hook_async_connection(connections.AbstractConnection)
-    _hook_async_commands(module.Redis, module.Pipeline)
+    redis_commands.hook_async(module.Redis, module.Pipeline, _claimed)
 
 
 def _hook_pool(pool_class: Any) -> None:
@@ -72,20 +76,26 @@ def _hook_pool(pool_class: Any) -> None:
 
     @functools.wraps(get)
     def attached_get(pool: Any, *arguments: Any, **options: Any) -> Any:
-        if scope.current() is None or scope.permitted():
+        if scope.current() is None or (is_twin(pool) and _upkeep.get()):
             return get(pool, *arguments, **options)
         twin, found = _shadow_pool(pool)
-        with scope.permit():
+        with _keeping_up(found):
             connection = get(twin, *arguments, **options)
-            if getattr(connection, "_perflab", None) is None:
-                connection.send_command("COMMAND")
-                table = rediskeys.read_table(connection.read_response())
-                _shield(connection, Session(found, twin), table)
+            if session_of(connection) is None:
+                try:
+                    if twin not in _tables:
+                        connection.send_command("COMMAND")
+                        _tables[twin] = rediskeys.read_table(connection.read_response())
+                    _shield(connection, Session(found, twin, _tables[twin]))
+                except BaseException:
+                    connection.disconnect()
+                    release(twin, connection)
+                    raise
         return connection
 
     @functools.wraps(release)
     def attached_release(pool: Any, connection: Any) -> None:
-        session = getattr(connection, "_perflab", None)
+        session = session_of(connection)
         release(session.pool if session is not None else pool, connection)
 
     pool_class.get_connection, pool_class.release = attached_get, attached_release
@@ -96,70 +106,117 @@ def _hook_async_pool(pool_class: Any) -> None:
 
     @functools.wraps(get)
     async def attached_get(pool: Any, *arguments: Any, **options: Any) -> Any:
-        if scope.current() is None or scope.permitted():
+        if scope.current() is None or (is_twin(pool) and _upkeep.get()):
             return await get(pool, *arguments, **options)
         twin, found = _shadow_pool(pool)
-        with scope.permit():
+        with _keeping_up(found):
             connection = await get(twin, *arguments, **options)
-            if getattr(connection, "_perflab", None) is None:
-                await connection.send_command("COMMAND")
-                table = rediskeys.read_table(await connection.read_response())
-                _shield_async(connection, Session(found, twin), table)
+            if session_of(connection) is None:
+                try:
+                    if twin not in _tables:
+                        await connection.send_command("COMMAND")
+                        _tables[twin] = rediskeys.read_table(await connection.read_response())
+                    _shield_async(connection, Session(found, twin, _tables[twin]))
+                except BaseException:
+                    await connection.disconnect()
+                    await release(twin, connection)
+                    raise
         return connection
 
     @functools.wraps(release)
     async def attached_release(pool: Any, connection: Any) -> None:
-        session = getattr(connection, "_perflab", None)
+        session = session_of(connection)
         await release(session.pool if session is not None else pool, connection)
 
     pool_class.get_connection, pool_class.release = attached_get, attached_release
 
 
+def session_of(connection: Any) -> Session | None:
+    """Return what is known of a shadow connection; None for an ordinary one."""
+    return getattr(connection, "_perflab", None)
+
+
+@contextlib.contextmanager
+def _keeping_up(twin: Twin) -> Iterator[None]:
+    """Let a shadow connection connect, log in and check its health on its own account."""
+    token = _upkeep.set(twin.shadow)
+    try:
+        with scope.permit():
+            yield
+    finally:
+        _upkeep.reset(token)
+
+
 def _shadow_pool(pool: Any) -> tuple[Any, Twin]:
     """Return the twin of a pool and the store it shadows; raise ShadowError for an unknown server."""
     shadow = scope.current() or scope.IDLE
-    options = pool.connection_kwargs
-    wanted = Place(
-        str(options.get("path") or options.get("host", "localhost")),
-        int(options.get("port", 6379)),
-        str(options.get("db") or 0),
-        str(options.get("username") or ""),
-    )
+    wanted = _place(pool)
     name = f"redis://{wanted.host}:{wanted.port}/{wanted.database}"
     scope.require_live(shadow, name)
     found = find(_twins, wanted)
-    if found is None:
+    if found is None or hasattr(pool, "sentinel_manager"):
         known = ", ".join(twin.store.production for twin in _twins) or "none"
         scope.refuse(
             name, f"this Redis is not one of the target's stores ({known}); nothing was sent", shadow
         )
-    if known_twin(pool) is pool:
+    if is_twin(pool):
         return pool, found.twin
     if getattr(pool, "cache", None) is not None:
         scope.refuse(name, "client-side caching would mix shadow and production answers", shadow)
-    return twin_of(pool, lambda: _make_twin(pool, found.twin)), found.twin
+    return twin_of(pool, lambda: _make_twin(pool, found.twin, shadow)), found.twin
 
 
-def _make_twin(pool: Any, twin: Twin) -> Any:
+def _place(pool: Any) -> Place:
+    options = pool.connection_kwargs
+    return Place(
+        str(options.get("path") or options.get("host", "localhost")),
+        int(options.get("port") or 6379),
+        str(options.get("db") or 0),
+        str(options.get("username") or ""),
+    )
+
+
+def _claimed(pool: Any) -> str:
+    """Return the store that the ordinary writes through a pool are claimed for, whatever the database."""
+    wanted = _place(pool)
+    for twin in _twins:
+        if wanted.same_server(twin.production) and wanted.user != twin.shadow.user:
+            return twin.store.name
+    return ""
+
+
+def _make_twin(pool: Any, twin: Twin, shadow: scope.Shadow) -> Any:
     kept = {key: value for key, value in pool.connection_kwargs.items() if key not in _OF_THE_PRODUCTION_POOL}
-    there = twin.shadow
+    there, connection_class = twin.shadow, pool.connection_class
     kept.update(
         host=there.host, port=there.port, db=int(there.database), username=there.user, password=there.password
     )
-    return type(pool)(connection_class=pool.connection_class, max_connections=pool.max_connections, **kept)
+    if there.host.startswith("/") or "path" in pool.connection_kwargs:
+        over_tcp = not there.host.startswith("/")
+        connections = __import__(type(pool).__module__, fromlist=["Connection"])
+        connection_class = connections.Connection if over_tcp else connections.UnixDomainSocketConnection
+        if not over_tcp:
+            kept = {"path": kept.pop("host"), **{key: kept[key] for key in kept if key != "port"}}
+    waiting = {name: getattr(pool, name) for name in ("timeout", "queue_class") if hasattr(pool, name)}
+    try:
+        return type(pool)(
+            connection_class=connection_class, max_connections=pool.max_connections, **waiting, **kept
+        )
+    except TypeError as error:
+        scope.refuse(f"redis {twin.store.name}", f"no twin of a {type(pool).__qualname__}: {error}", shadow)
 
 
 class _PrefixingPacker:
     """A command packer that prefixes keys before anything becomes bytes."""
 
-    def __init__(self, packer: Any, session: Session, table: dict[str, KeySpec]) -> None:
-        self._packer, self._session, self._table = packer, session, table
+    def __init__(self, packer: Any, session: Session) -> None:
+        self._packer, self._session = packer, session
 
     def pack(self, *arguments: Any) -> Any:
-        return self._packer.pack(*shadowed(arguments, self._session.twin, self._table))
+        return self._packer.pack(*shadowed(arguments, self._session))
 
 
-def shadowed(arguments: tuple[Any, ...], twin: Twin, table: dict[str, KeySpec]) -> tuple[Any, ...]:
+def shadowed(arguments: tuple[Any, ...], session: Session) -> tuple[Any, ...]:
     """Return a command as marked work sends it: keys prefixed, list pushes enveloped.
 
     Raises
@@ -167,198 +224,100 @@ def shadowed(arguments: tuple[Any, ...], twin: Twin, table: dict[str, KeySpec]) 
     ShadowError
         If its keys cannot be told.
     """
+    store = session.twin.store
+    upkeep = _upkeep.get() is not None
     try:
-        words = rediskeys.prefixed(arguments, table, twin.store.prefix)
+        words = rediskeys.prefixed(arguments, session.table, store.prefix, upkeep=upkeep)
     except (UnknownKeys, ValueError, IndexError) as unknown:
-        scope.refuse(f"redis {twin.store.name}", str(unknown))
-    if str(words[0]).upper() in rediskeys.PUSHES:
+        scope.refuse(f"redis {store.name}", str(unknown))
+    if rediskeys.name_of(words) in rediskeys.PUSHES:
         return rediskeys.enveloped(words, queue.headers())
     return words
 
 
-def _shield(connection: Any, session: Session, table: dict[str, KeySpec]) -> None:
-    read = connection.read_response
+def _shield(connection: Any, session: Session) -> None:
+    read, prefix = connection.read_response, session.twin.store.prefix
 
     @functools.wraps(read)
     def attached_read(*arguments: Any, **options: Any) -> Any:
-        return rediskeys.restored(read(*arguments, **options), session.twin.store.prefix, queue.found)
+        return rediskeys.restored(read(*arguments, **options), prefix, queue.found)
 
-    connection._command_packer = _PrefixingPacker(connection._command_packer, session, table)
+    connection._command_packer = _PrefixingPacker(connection._command_packer, session)
     connection.read_response = attached_read
     connection._perflab = session
 
 
-def _shield_async(connection: Any, session: Session, table: dict[str, KeySpec]) -> None:
-    read, pack = connection.read_response, connection.pack_command
+def _shield_async(connection: Any, session: Session) -> None:
+    read, pack, prefix = connection.read_response, connection.pack_command, session.twin.store.prefix
 
     @functools.wraps(read)
     async def attached_read(*arguments: Any, **options: Any) -> Any:
-        return rediskeys.restored(await read(*arguments, **options), session.twin.store.prefix, queue.found)
+        return rediskeys.restored(await read(*arguments, **options), prefix, queue.found)
 
-    connection.pack_command = lambda *arguments: pack(*shadowed(arguments, session.twin, table))
+    connection.pack_command = lambda *arguments: pack(*shadowed(arguments, session))
     connection.read_response = attached_read
     connection._perflab = session
 
 
 def _admit(connection: Any) -> None:
     """Check, before bytes are sent, that the running code may use a connection."""
-    session: Session | None = getattr(connection, "_perflab", None)
-    shadow = scope.current()
+    session = session_of(connection)
+    shadow, upkeep = scope.current(), _upkeep.get()
     if shadow is None:
-        if session is not None and not scope.permitted():
+        if session is not None and upkeep is None:
             process.ledger.step_aside("redis: ordinary work found a shadow connection; it was closed")
             from redis.exceptions import ConnectionError as Lost
 
             raise Lost("perflab: this connection belonged to a load test; it was closed")
-    elif session is None and not scope.permitted():
+    elif session is None:
+        if upkeep is not None and _leads_to(connection, upkeep):
+            return
         scope.refuse("redis", "this connection was opened for production before the marked request", shadow)
-    elif session is not None and shadow.tag:
+    elif shadow.tag and upkeep is None:
         scope.require_live(shadow, session.twin.store.name)
         there = session.twin.shadow
         process.ledger.session(session.twin.store.name, there.user, there.database, shadow=True)
 
 
-def _hook_connection(connection_class: Any) -> None:
-    send = connection_class.send_packed_command
+def _leads_to(connection: Any, there: Place) -> bool:
+    """Tell whether a connection that is being opened is to log in at the shadow."""
+    host = getattr(connection, "path", None) or getattr(connection, "host", "")
+    return (getattr(connection, "username", None) or "") == there.user and bool(host == there.host)
 
-    @functools.wraps(send)
+
+def _hook_connection(connection_class: Any) -> None:
+    for name in ("connect", "send_packed_command"):
+        method = connection_class.__dict__[name]
+        setattr(connection_class, name, _fenced(method))
+
+
+def _fenced(method: Any) -> Any:
+    @functools.wraps(method)
     def attached(connection: Any, *arguments: Any, **options: Any) -> Any:
         _admit(connection)
-        with scope.permit():
-            return send(connection, *arguments, **options)
+        session = session_of(connection)
+        if session is None:
+            return method(connection, *arguments, **options)
+        with _keeping_up(session.twin):
+            return method(connection, *arguments, **options)
 
-    connection_class.send_packed_command = attached
+    return attached
 
 
 def _hook_async_connection(connection_class: Any) -> None:
-    send = connection_class.send_packed_command
+    for name in ("connect", "send_packed_command"):
+        method = connection_class.__dict__[name]
+        setattr(connection_class, name, _fenced_async(method))
 
-    @functools.wraps(send)
+
+def _fenced_async(method: Any) -> Any:
+    @functools.wraps(method)
     async def attached(connection: Any, *arguments: Any, **options: Any) -> Any:
         _admit(connection)
-        with scope.permit():
-            return await send(connection, *arguments, **options)
+        session = session_of(connection)
+        if session is None:
+            return await method(connection, *arguments, **options)
+        with _keeping_up(session.twin):
+            return await method(connection, *arguments, **options)
 
-    connection_class.send_packed_command = attached
-
-
-class _Command:
-    """One command or pipeline under way: traced (unless it only waits), and claimed when ordinary."""
-
-    def __init__(self, pool: Any, commands: list[tuple[Any, ...]], name: str) -> None:
-        self.pool, self.commands, self.name = pool, commands, name
-        self.began_ns = time.time_ns()
-        self.pushes = pushes = len(commands) == 1 and str(commands[0][0]).upper() in rediskeys.PUSHES
-        self.key_family = name.split(" ", 1)[-1]
-        self.span: Span | None = None
-        if not (len(commands) == 1 and rediskeys.waits(commands[0])):
-            self.span = scope.begin(
-                f"send {self.key_family}" if pushes else name,
-                SpanKind.PRODUCER if pushes else SpanKind.CLIENT,
-                {"db.system.name": "redis", "db.operation.name": name.split(" ", 1)[0]},
-            )
-
-    def current(self) -> AbstractContextManager[Any]:
-        """Make a push the parent of the work its message causes, while it is sent."""
-        if self.span is None or not self.pushes:
-            return nullcontext()
-        return trace.use_span(self.span, end_on_exit=False)
-
-    def end(self, error: BaseException | None = None, *, changed: bool = True) -> None:
-        if self.span is not None:
-            scope.finish(self.span, error)
-        if changed and scope.current() is None and process.control.live:
-            _claim(self.pool, self.commands, self.began_ns)
-
-
-def _claim(pool: Any, commands: list[tuple[Any, ...]], began_ns: int) -> None:
-    """Claim the keys ordinary work wrote."""
-    options = pool.connection_kwargs
-    found = find(
-        _twins,
-        Place(str(options.get("host", "")), int(options.get("port", 6379)), str(options.get("db") or 0)),
-    )
-    if found is not None:
-        now_ns = time.time_ns()
-        for command in commands:
-            for key in rediskeys.written_keys(command):
-                process.ledger.claim(found.twin.store.name, key, began_ns, now_ns)
-
-
-def _hook_commands(client_class: Any, pipeline_class: Any) -> None:
-    execute, run = client_class.execute_command, pipeline_class.execute
-
-    @functools.wraps(execute)
-    def attached(client: Any, *arguments: Any, **options: Any) -> Any:
-        pops = str(arguments[0]).upper() in rediskeys.POPS
-        if pops:
-            queue.next_message()
-        command = _Command(client.connection_pool, [arguments], rediskeys.family(arguments))
-        answer = _run(command, lambda: execute(client, *arguments, **options))
-        if pops and not queue.begin_message(command.key_family):
-            execute(client, *queue.dead_letter(command.key_family, answer))
-            return None
-        return answer
-
-    @functools.wraps(run)
-    def attached_run(pipeline: Any, *arguments: Any, **options: Any) -> Any:
-        commands = [entry[0] for entry in pipeline.command_stack]
-        command = _Command(pipeline.connection_pool, commands, _pipeline_name(commands))
-        return _run(command, lambda: run(pipeline, *arguments, **options))
-
-    client_class.execute_command, pipeline_class.execute = attached, attached_run
-
-
-def _run(command: _Command, call: Callable[[], Any]) -> Any:
-    try:
-        scope.wait(command.name)
-        with command.current():
-            answer = call()
-    except BaseException as error:
-        command.end(error)
-        raise
-    command.end(changed=answer is not None)
-    return answer
-
-
-def _hook_async_commands(client_class: Any, pipeline_class: Any) -> None:
-    execute, run = client_class.execute_command, pipeline_class.execute
-
-    @functools.wraps(execute)
-    async def attached(client: Any, *arguments: Any, **options: Any) -> Any:
-        pops = str(arguments[0]).upper() in rediskeys.POPS
-        if pops:
-            queue.next_message()
-        command = _Command(client.connection_pool, [arguments], rediskeys.family(arguments))
-        answer = await _run_async(command, lambda: execute(client, *arguments, **options))
-        if pops and not queue.begin_message(command.key_family):
-            await execute(client, *queue.dead_letter(command.key_family, answer))
-            return None
-        return answer
-
-    @functools.wraps(run)
-    async def attached_run(pipeline: Any, *arguments: Any, **options: Any) -> Any:
-        commands = [entry[0] for entry in pipeline.command_stack]
-        command = _Command(pipeline.connection_pool, commands, _pipeline_name(commands))
-        return await _run_async(command, lambda: run(pipeline, *arguments, **options))
-
-    client_class.execute_command, pipeline_class.execute = attached, attached_run
-
-
-async def _run_async(command: _Command, call: Callable[[], Any]) -> Any:
-    try:
-        planted = scope.delay_ns(command.name)
-        if planted:
-            await scope.async_wait(planted)
-        with command.current():
-            answer = await call()
-    except BaseException as error:
-        command.end(error)
-        raise
-    command.end(changed=answer is not None)
-    return answer
-
-
-def _pipeline_name(commands: list[tuple[Any, ...]]) -> str:
-    families = {rediskeys.family(command).split(" ", 1)[-1] for command in commands}
-    return f"PIPELINE {families.pop()}" if len(families) == 1 else "PIPELINE"
+    return attached

@@ -6,6 +6,7 @@ Marked work may only reach shadows. A store that is not listed is unknown, and r
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,9 @@ from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from perflab.config import Store
+from perflab.errors import ConfigError
+
+_RESOLVED_FOR_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +31,12 @@ class Place:
 
     def same_store(self, other: Place) -> bool:
         """Tell whether both mean one server and database, whatever the login; host names are resolved."""
-        return (
-            self.port == other.port
-            and self.database == other.database
-            and (self.host == other.host or bool(_addresses(self.host) & _addresses(other.host)))
+        return self.database == other.database and self.same_server(other)
+
+    def same_server(self, other: Place) -> bool:
+        """Tell whether both mean one server; host names are resolved."""
+        return self.port == other.port and (
+            self.host == other.host or bool(_addresses(self.host) & _addresses(other.host))
         )
 
 
@@ -52,17 +58,41 @@ class Found:
 
 
 def place(url: str) -> Place:
-    """Read a store's URL: ``postgresql://user:password@host:5432/db`` or ``redis://...:6379/0``."""
-    parts = urlsplit(url)
-    default = {"redis": 6379, "rediss": 6379}.get(parts.scheme, 5432)
-    query = dict(parse_qsl(parts.query))
-    return Place(
-        query.get("host", parts.hostname or ""),
-        parts.port or default,
-        unquote(parts.path.lstrip("/")) or ("0" if default == 6379 else ""),
-        unquote(parts.username or ""),
-        unquote(parts.password or ""),
-    )
+    """Read a store's URL.
+
+    ``postgresql://user:password@host:5432/db`` (a socket's directory as ``?host=``),
+    ``redis://...:6379/0``, ``rediss://...``, ``unix:///path/to/redis.sock?db=0``.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read as naming one server.
+
+    Examples
+    --------
+    >>> place("postgresql://app@10.0.0.5/shop")
+    Place(host='10.0.0.5', port=5432, database='shop', user='app', password='')
+    """
+    try:
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query))
+        if parts.scheme == "unix":
+            login = (query.get("username", parts.username or ""), query.get("password", parts.password or ""))
+            return Place(unquote(parts.path), 6379, query.get("db", "0"), *map(unquote, login))
+        redis = parts.scheme in ("redis", "rediss")
+        database = unquote(parts.path.lstrip("/")) or query.get("db" if redis else "dbname", "")
+        found = Place(
+            query.get("hostaddr") or query.get("host") or parts.hostname or "",
+            int(query.get("port", 0)) or parts.port or (6379 if redis else 5432),
+            database or ("0" if redis else ""),
+            unquote(parts.username or "") or query.get("user", ""),
+            unquote(parts.password or "") or query.get("password", ""),
+        )
+    except ValueError as error:
+        raise ConfigError(f"a store's URL cannot be read ({error}); it names one host and port") from error
+    if "," in found.host:
+        raise ConfigError(f"a store's URL names one server, not several: {found.host}")
+    return found
 
 
 def read_twins(stores: Sequence[Store], kind: str) -> tuple[Twin, ...]:
@@ -71,7 +101,7 @@ def read_twins(stores: Sequence[Store], kind: str) -> tuple[Twin, ...]:
     Raises
     ------
     ConfigError
-        If a shadow's secret cannot be read.
+        If a shadow's secret or a URL cannot be read.
     """
     return tuple(
         Twin(store, place(store.production), place(store.shadow.read()))
@@ -93,12 +123,17 @@ def find(twins: Sequence[Twin], wanted: Place) -> Found | None:
     return None
 
 
-@lru_cache(maxsize=256)
 def _addresses(host: str) -> frozenset[str]:
+    """Return the addresses of a host; one that cannot be resolved now is asked for again."""
     if host.startswith("/") or not host:
         return frozenset({host})
     try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)}
-    except OSError:
+        return _resolved(host, int(time.monotonic() // _RESOLVED_FOR_S))
+    except (OSError, UnicodeError):
         return frozenset({host})
-    return frozenset("127.0.0.1" if address == "::1" else str(address) for address in found)
+
+
+@lru_cache(maxsize=256)
+def _resolved(host: str, period: int) -> frozenset[str]:  # noqa: ARG001 - part of the key: names move
+    found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)}
+    return frozenset("127.0.0.1" if address == "::1" else address for address in found)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from attached_service import Service
 from audited_system import PREFIX, TABLES, Application, System
 from prepared_server import PASSWORD, server_with_a_shop
+from two_sides import Sides, TestRun, two_sides
 
+from perflab.cli.attach import attached_environment
 from perflab.config import Secret, Store
 from perflab.demo.scratch import scratch_directory
 from perflab.demo.stores import PostgresServer, RedisServer
@@ -121,3 +124,42 @@ def prepared(preparing: PostgresServer) -> Iterator[PostgresServer]:
     prepare_postgresql(preparing.admin_dsn, "shop", "shop_shadow", "shop_shadow", PASSWORD, 5)
     yield preparing
     drop_postgresql(preparing.admin_dsn, "shop_shadow", "shop_shadow")
+
+
+@pytest.fixture(scope="session")
+def sides(
+    postgres: PostgresServer, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sides]:
+    """Make a production and a shadow side on both servers, and publish a list of live runs."""
+    with two_sides(postgres, redis_server, tmp_path_factory.mktemp("sides")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def service(sides: Sides) -> Iterator[Service]:
+    """Start a process with the agent in it; hooks stay for the whole session."""
+    with Service(attached_environment(sides.target, "shop")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def plain(sides: Sides) -> Iterator[Service]:
+    """Start the same process without the agent."""
+    with Service(sides.plain_environment) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def consumer(sides: Sides) -> Iterator[Service]:
+    """Start a shadow consumer."""
+    with Service(attached_environment(sides.target, "worker", shadow_consumer=True)) as started:
+        yield started
+
+
+@pytest.fixture
+def run(sides: Sides) -> Iterator[TestRun]:
+    """Make a run live for one test; the tables and keys of both sides are empty when it begins."""
+    sides.empty()
+    made = sides.begin_run()
+    yield made
+    made.remove()
