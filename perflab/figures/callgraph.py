@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import networkx as nx
 import plotly.graph_objects as go
 
 from perflab.figures import theme
-from perflab.figures.callgraph_outline import NODE_H, NODE_W, curve, middle, outline
+from perflab.figures.callgraph_outline import NODE_H, NODE_W, curve, label_places, outline
 from perflab.figures.layers import Layout, lay_out
 from perflab.trace.schema import GENERATOR_SERVICE
 
@@ -28,6 +29,7 @@ MAX_NODES = 60
 MAX_LABELS = 30
 _LAYER_PX, _GAP = 116, 6
 _ARROW = 7
+_TYPICAL_PX = 800
 _REST = "others"
 
 
@@ -108,6 +110,14 @@ class _Stage:
         return str(self.bottleneck.get("caller")), str(self.bottleneck.get("callee"))
 
 
+@dataclass(frozen=True)
+class _Edge:
+    caller: Hashable
+    callee: Hashable
+    data: Mapping[str, Any]
+    points: list[tuple[float, float]]
+
+
 def _fold(graph: nx.DiGraph) -> tuple[nx.DiGraph, int]:
     """Return the graph with all but the `MAX_NODES` - 1 busiest nodes made one, and how many those were."""
     if len(graph) <= MAX_NODES:
@@ -156,7 +166,7 @@ def _description(graph: nx.DiGraph, hidden: int, bottleneck: Mapping[str, Any] |
 
 def _add_edges(figure: go.Figure, stage: _Stage) -> None:
     heads: dict[str, list[Any]] = {"x": [], "y": [], "symbol": [], "colour": []}
-    labels = []
+    drawn: list[_Edge] = []
     for caller, callee, data in sorted(
         stage.graph.edges(data=True), key=lambda edge: (str(edge[0]), str(edge[1]))
     ):
@@ -180,8 +190,7 @@ def _add_edges(figure: go.Figure, stage: _Stage) -> None:
         heads["y"].append(points[-1][1] + (_ARROW if upward else -_ARROW) / 2)
         heads["symbol"].append("triangle-up" if upward else "triangle-down")
         heads["colour"].append(colour)
-        labels.append((middle(points), caller, callee, data))
-    labelled = _most_telling(stage, [(caller, callee, data) for _, caller, callee, data in labels])
+        drawn.append(_Edge(caller, callee, data, points))
     figure.add_scatter(
         x=heads["x"],
         y=heads["y"],
@@ -189,19 +198,7 @@ def _add_edges(figure: go.Figure, stage: _Stage) -> None:
         hoverinfo="skip",
         marker={"symbol": heads["symbol"], "size": 9, "color": heads["colour"]},
     )
-    _add_edge_labels(figure, stage, labels, labelled)
-
-
-def _most_telling(stage: _Stage, edges: list[tuple[Any, Any, Any]]) -> set[tuple[Any, Any]]:
-    """Return the edges that get a label: the slow one, those with most critical time, then most calls."""
-
-    def weight(edge: tuple[Any, Any, Any]) -> tuple[bool, float, int]:
-        caller, callee, data = edge
-        share = stage.shares.get(f"{caller} -> {callee}", 0.0)
-        return stage.slow_edge == (str(caller), str(callee)), share, int(data.get("calls", 0))
-
-    named = [edge for edge in edges if _REST not in edge[:2]]
-    return {edge[:2] for edge in sorted(named, key=weight, reverse=True)[:MAX_LABELS]}
+    _add_edge_labels(figure, stage, drawn)
 
 
 def _points(stage: _Stage, caller: Hashable, callee: Hashable, upward: bool) -> list[tuple[float, float]]:
@@ -212,31 +209,49 @@ def _points(stage: _Stage, caller: Hashable, callee: Hashable, upward: bool) -> 
     return [start, *((x, (layer + 0.5) * _LAYER_PX) for x, layer in bends), end]
 
 
-def _add_edge_labels(
-    figure: go.Figure,
-    stage: _Stage,
-    labels: list[tuple[tuple[float, float], Any, Any, Any]],
-    labelled: set[tuple[Any, Any]],
-) -> None:
-    for (x, y), caller, callee, data in labels:
-        if (caller, callee) not in labelled:
-            continue
-        stage.write(
-            x=x,
-            y=y,
-            text=_edge_label(data),
-            font={"size": 10, "color": theme.MUTED},
-            bgcolor="rgba(255,255,255,0.88)",
-            borderpad=1,
-        )
+def _add_edge_labels(figure: go.Figure, stage: _Stage, edges: list[_Edge]) -> None:
+    """Label the slow edge, then those with most critical time and calls; all have a hover box."""
+
+    def weight(edge: _Edge) -> tuple[bool, bool, float, int]:
+        ends = (str(edge.caller), str(edge.callee))
+        share = stage.shares.get(" -> ".join(ends), 0.0)
+        return stage.slow_edge == ends, _REST not in ends, share, int(edge.data.get("calls", 0))
+
+    ranked = sorted(edges, key=weight, reverse=True)
+    labels = [
+        _edge_label(edge.data) if rank < MAX_LABELS and _REST not in (edge.caller, edge.callee) else ""
+        for rank, edge in enumerate(ranked)
+    ]
+    places = label_places(
+        [edge.points for edge in ranked],
+        [_size(label) for label in labels],
+        [stage.at(node) for node in stage.graph],
+        max(_TYPICAL_PX, stage.layout.widest * (NODE_W + _GAP)),
+    )
+    for (x, y), label in zip(places, labels, strict=True):
+        if label:
+            stage.write(
+                x=x,
+                y=y,
+                text=label,
+                font={"size": 10, "color": theme.MUTED},
+                bgcolor="rgba(255,255,255,0.88)",
+                borderpad=1,
+            )
     figure.add_scatter(
-        x=[place[0] for place, *_ in labels],
-        y=[place[1] for place, *_ in labels],
+        x=[x for x, _ in places],
+        y=[y for _, y in places],
         mode="markers",
         marker={"size": 24, "opacity": 0},
         hoverinfo="text",
-        hovertext=[_edge_hover(caller, callee, data) for _, caller, callee, data in labels],
+        hovertext=[_edge_hover(edge) for edge in ranked],
     )
+
+
+def _size(label: str) -> tuple[float, float]:
+    """Return about how many pixels a label takes."""
+    lines = re.sub(r"<(?!br>)[^>]*>", "", label).split("<br>") if label else []
+    return max((len(line) for line in lines), default=0) * 5.4, len(lines) * 13.0
 
 
 def _edge_label(data: Mapping[str, Any]) -> str:
@@ -257,8 +272,9 @@ def _edge_label(data: Mapping[str, Any]) -> str:
     return "<br>".join(lines)
 
 
-def _edge_hover(caller: Any, callee: Any, data: Mapping[str, Any]) -> str:
-    lines = [f"<b>{theme.escape(caller, 40)} -&gt; {theme.escape(callee, 40)}</b>"]
+def _edge_hover(edge: _Edge) -> str:
+    data = edge.data
+    lines = [f"<b>{theme.escape(edge.caller, 40)} -&gt; {theme.escape(edge.callee, 40)}</b>"]
     if data.get("calls"):
         lines.append(f"{int(data['calls']):,} calls" + (", asynchronous" if data.get("is_async") else ""))
     for name in ("p50_ms", "p95_ms", "p99_ms", "gap_ms"):

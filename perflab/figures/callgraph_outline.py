@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 NODE_W, NODE_H = 96, 44
 """Pixels of a node."""
+
+_ALONG = (0.62, 0.5, 0.74, 0.4, 0.3)
 
 
 def outline(kind: str, y: float, grow: float = 0.0) -> str:
@@ -62,16 +65,51 @@ def curve(points: list[tuple[float, float]]) -> str:
     return text
 
 
-def middle(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """Return where a label goes: on the last piece, nearer to the callee, where lines lie farthest apart.
+def label_places(
+    curves: Sequence[Sequence[tuple[float, float]]],
+    sizes: Sequence[tuple[float, float]],
+    taken: Sequence[tuple[float, float]],
+    width: float,
+) -> list[tuple[float, float]]:
+    """Return a place for each curve's label, on the curve, where it covers least of what is there already.
 
     Parameters
     ----------
-    points : list of (float, float)
+    curves : sequence of sequences of (float, float)
         As for `curve`.
+    sizes : sequence of (float, float)
+        Width and height of each label in pixels.
+    taken : sequence of (float, float)
+        Middles of the nodes.
+    width : float
+        Pixels that 1 of x stands for.
+
+    Returns
+    -------
+    list of (float, float)
+        In the order of the curves.
     """
-    (x1, y1), (x2, y2) = points[-2], points[-1]
-    t = 0.62
-    ease = 3 * t * t - 2 * t * t * t
-    along = 1.5 * t - 1.5 * t * t + t * t * t
-    return x1 + (x2 - x1) * ease, y1 + (y2 - y1) * along
+    boxes: list[tuple[float, float, float, float]] = [(x * width, y, NODE_W, NODE_H) for x, y in taken]
+    places = []
+    for points, (label_w, label_h) in zip(curves, sizes, strict=True):
+        choices = [_along(points, piece, t) for piece in range(len(points) - 2, -1, -1) for t in _ALONG]
+        covered = [sum(_overlap((x * width, y, label_w, label_h), box) for box in boxes) for x, y in choices]
+        x, y = choices[covered.index(min(covered))]
+        boxes.append((x * width, y, label_w, label_h))
+        places.append((x, y))
+    return places
+
+
+def _along(points: Sequence[tuple[float, float]], piece: int, t: float) -> tuple[float, float]:
+    """Return the point of one piece of a curve at ``t`` of 0-1."""
+    (x1, y1), (x2, y2) = points[piece], points[piece + 1]
+    sideways = 3 * t * t - 2 * t * t * t
+    down = 1.5 * t - 1.5 * t * t + t * t * t
+    return x1 + (x2 - x1) * sideways, y1 + (y2 - y1) * down
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+    """Return the area two boxes share, each given by its middle, width and height."""
+    across = (one[2] + other[2]) / 2 - abs(one[0] - other[0])
+    down = (one[3] + other[3]) / 2 - abs(one[1] - other[1])
+    return across * down if across > 0 and down > 0 else 0.0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999))
 _TICKS = tuple((-math.log10(1 - share), label.replace("999", "99.9")) for label, share in _QUANTILES)
 _MOST_ENDPOINTS = 6
+_ENOUGH = 1000
 _LINES = (("p50", theme.BLUE, "solid"), ("p95", theme.ORANGE, "dash"), ("p99", theme.VERMILLION, "dot"))
 _LOG_ABOVE = 20.0
 _PANEL_PX, _LABEL_PX = 230, 14
@@ -84,7 +85,8 @@ def percentiles(latency: Latency) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Each step to the right is one nine: 1 in 10, 1 in 100, 1 in 1,000 requests is slower than that.
+        Each step to the right is one nine: 1 in 10, 1 in 100, 1 in 1,000 requests is slower than that. A
+        percentile above which not even one request is expected (p99 of fewer than 100) is not drawn.
     """
     table = latency.table.head(_MOST_ENDPOINTS)
     if table.empty:
@@ -93,6 +95,8 @@ def percentiles(latency: Latency) -> go.Figure:
     description = "Latency percentiles of each endpoint; every step to the right is one nine more."
     if left_out:
         description += f" {left_out} endpoints are left out; the table has them."
+    if int(table["n"].min()) < _ENOUGH:
+        description += " Percentiles an endpoint has too few requests for are not drawn."
     figure = theme.new_figure(description, height=400)
     for place, row in enumerate(table.to_dict("records")):
         _add_percentile_curve(figure, row, place)
@@ -251,7 +255,9 @@ def _add_percentile_curve(figure: go.Figure, row: dict[str, Any], place: int) ->
     points = [
         (-math.log10(1 - share), label, float(row[f"{label}_ms"]))
         for label, share in _QUANTILES
-        if row.get(f"{label}_ms") is not None and not math.isnan(float(row[f"{label}_ms"]))
+        if row.get(f"{label}_ms") is not None
+        and not math.isnan(float(row[f"{label}_ms"]))
+        and row["n"] * (1 - share) >= 1 - 1e-9
     ]
     if not points:
         return

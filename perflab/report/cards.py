@@ -69,6 +69,7 @@ def banner(run: Run, title: str = "Load test") -> Html:
     verdict = str(info.get("verdict") or "unfinished")
     word, meaning = _VERDICTS.get(verdict, (verdict.capitalize(), ""))
     shown = verdict if verdict in _VERDICTS else "unfinished"
+    reason = str(info.get("reason") or meaning)
     about = [
         title,
         *(str(info[key]) for key in ("scenario", "target") if info.get(key)),
@@ -83,8 +84,8 @@ def banner(run: Run, title: str = "Load test") -> Html:
             shown=shown,
             about=Markup(" · ").join(Markup("<span>{}</span>").format(part) for part in about if part),
             word=word,
-            reason=info.get("reason") or meaning,
-            safe=_isolation_sentence(run.isolation),
+            reason=reason,
+            safe="" if "isolation is proven" in reason.lower() else _isolation_sentence(run.isolation),
         )
     )
 

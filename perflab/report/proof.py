@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from perflab.report.cards import MISSING, Html, counts, note, show, table, when
+from perflab.report.cards import MISSING, Html, counts, heading, note, show, table, when
 from perflab.units import NS_PER_S
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from perflab.run import Run
+
+
+_STORE_NOTES = (
+    ("Why a store is not proven", "reasons"),
+    ("What was not checked, and so is not proven", "not_checked"),
+    ("What this proof cannot say", "limits"),
+)
+_WELL = (None, "ok", "up", "running", "attached")
 
 
 def isolation(run: Run) -> Html:
@@ -29,7 +37,9 @@ def isolation(run: Run) -> Html:
         return note("Nothing is proven: this run made no proof of isolation.")
     stores = proof.get("stores") or []
     parts = [_leaks(proof), table([_store_row(store) for store in stores], empty="No store was seen.").html]
-    parts += [_not_checked(stores)]
+    for title, key in _STORE_NOTES:
+        lines = [f"{store.get('name')}: {text}" for store in stores for text in store.get(key) or []]
+        parts += _listed(title, lines)
     writes = proof.get("real_user_writes") or {}
     if writes:
         parts.append(
@@ -67,9 +77,7 @@ def checks(run: Run) -> Html:
         {
             "kind": "threshold",
             "of": item.get("endpoint"),
-            "metric": item.get("metric"),
-            "limit": item.get("limit"),
-            "worst": item.get("value"),
+            **_measured(item, "value"),
             "result": {True: "held", False: "not held"}.get(item.get("passed"), "cannot say"),
         }
         for item in run.info.get("thresholds") or []
@@ -77,10 +85,8 @@ def checks(run: Run) -> Html:
     rows += [
         {
             "kind": "guard",
-            "of": item.get("of"),
-            "metric": item.get("metric"),
-            "limit": item.get("limit"),
-            "worst": item.get("worst"),
+            "of": str(item.get("of", MISSING)).replace("_", " "),
+            **_measured(item, "worst"),
             "result": "tripped" if item.get("tripped") else "held",
         }
         for item in run.info.get("guards") or []
@@ -105,9 +111,7 @@ def errors(run: Run, breakdown: pd.DataFrame | None = None) -> Html:
         rows = breakdown
     nothing = "No request failed." if info.get("requests") else "No request is recorded."
     parts = [table(rows, empty=nothing).html]
-    unwell = [
-        item for item in info.get("services") or [] if item.get("state") not in (None, "ok", "up", "running")
-    ]
+    unwell = [item for item in info.get("services") or [] if item.get("state") not in _WELL]
     parts += _listed(
         "Services that were not well", (f"{item.get('name')}: {item.get('state')}" for item in unwell)
     )
@@ -129,10 +133,16 @@ def parameters(run: Run) -> Html:
         "target": info.get("target"),
         "time": when(info) or None,
         "phases": phases,
-        "holes accepted": [_as_text(hole) for hole in info.get("holes") or []],
-        **{f"version of {name}": text for name, text in (info.get("versions") or {}).items()},
+        "holes accepted": [_as_text(hole) for hole in info.get("accepted_holes") or []],
+        "delays planted": {
+            name: f"{show(delay)} ms" for name, delay in (info.get("delays_ms") or {}).items()
+        },
     }
-    return counts(told, "What was run")
+    versions = [{"of": name, "version": told_of} for name, told_of in (info.get("versions") or {}).items()]
+    parts = [counts(told, "What was run").html]
+    if versions:
+        parts += [Markup("<h3>Versions</h3>"), table(versions, most=100).html]
+    return Html(Markup("").join(parts))
 
 
 def events(run: Run) -> Html:
@@ -143,11 +153,23 @@ def events(run: Run) -> Html:
         {
             "at, s": f"{(int(item.get('time_ns', started)) - started) / NS_PER_S:.1f}",
             "event": item.get("event"),
-            "details": {name: value for name, value in item.items() if name not in ("time_ns", "event")},
+            "details": _details(item),
         }
         for item in happened
     ]
     return table(rows, most=60, empty="The run left no record of events.")
+
+
+def _details(event: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in event.items() if name not in ("time_ns", "event")}
+    return show(rest["name"] if set(rest) == {"name"} else rest)
+
+
+def _measured(item: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return metric, limit and worst value in the unit the metric's name ends in."""
+    metric = str(item.get("metric", ""))
+    limit, worst = (show(item.get(name), metric) for name in ("limit", key))
+    return {"metric": heading(metric), "limit": limit, "worst": worst}
 
 
 def _leaks(proof: Mapping[str, Any]) -> Markup:
@@ -190,11 +212,6 @@ def _sum(sessions: Mapping[str, Any]) -> int | None:
         if any(v is not None for v in values)
         else None
     )
-
-
-def _not_checked(stores: Iterable[Mapping[str, Any]]) -> Markup:
-    lines = [f"{store.get('name')}: {text}" for store in stores for text in store.get("not_checked") or []]
-    return Markup("").join(_listed("What was not checked, and so is not proven", lines))
 
 
 def _listed(title: str, lines: Iterable[str]) -> list[Markup]:

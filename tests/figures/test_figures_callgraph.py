@@ -1,5 +1,7 @@
 """The drawing of call graphs."""
 
+import itertools
+
 import networkx as nx
 import pytest
 
@@ -125,3 +127,21 @@ def test_names_from_a_trace_stay_text():
     figure = call_graph(nx.DiGraph([("<a href='javascript:x'>y</a>", "b")]))
     # Then
     assert "<a " not in figure.to_json().replace("\\u003c", "<")
+
+
+def test_labels_do_not_lie_on_each_other_where_there_is_room():
+    """Six services that all call one database: six labels, none over another at the width of a desk."""
+    # Given
+    graph = nx.DiGraph()
+    for number in range(6):
+        graph.add_edge("gateway", f"s{number}", calls=9, calls_per_request=1.0, gap_ms=1.0)
+        graph.add_edge(f"s{number}", "db", calls=9, calls_per_request=1.0, p50_ms=1.0)
+    # When
+    figure = call_graph(graph)
+    # Then
+    boxes = [
+        (800 * label.x, label.y) for label in figure.layout.annotations if label.text and "/req" in label.text
+    ]
+    assert len(boxes) == 12
+    for one, other in itertools.combinations(boxes, 2):
+        assert abs(one[0] - other[0]) > 40 or abs(one[1] - other[1]) > 20

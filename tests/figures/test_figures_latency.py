@@ -83,6 +83,15 @@ def test_a_percentile_among_unanswered_requests_is_an_open_triangle_and_said():
     assert "≥" not in trace.hovertext[0]
 
 
+def test_percentiles_of_too_few_requests_are_not_drawn():
+    """Of 40 requests p50, p90 and p95 say something; p99 would only be the slowest of them."""
+    # When
+    figure = percentiles(latency(spans([request(n, 10 + n) for n in range(40)])))
+    # Then
+    assert list(figure.data[0].x) == pytest.approx([math.log10(2), 1, 1 + math.log10(2)])
+    assert "too few requests" in figure.layout.meta["description"]
+
+
 def test_endpoints_beyond_six_are_left_out_and_counted():
     """Of nine endpoints six are drawn."""
     # When
@@ -120,6 +129,6 @@ def test_no_request_is_said_in_words(draw):
 def test_names_of_endpoints_stay_text():
     """An endpoint called like markup is shown as it is called."""
     # When
-    figure = percentiles(latency(spans([request(0, 5, "<a href='x'>%{y}</a>")])))
+    figure = percentiles(latency(spans([request(n, 5, "<a href='x'>%{y}</a>") for n in range(10)])))
     # Then
     assert "<a " not in figure.to_json().replace("\\u003c", "<")
