@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LONGEST_S, start_demo, wait_for_none
+from conftest import LONGEST_S, leftovers, own_temp, start_demo
 
 pytestmark = pytest.mark.demo
 
@@ -45,10 +45,10 @@ def test_harm_to_real_users_stops_the_run(demo: Callable[..., Any]) -> None:
 def test_a_service_that_dies_during_the_run_is_reported(tmp_path: Path) -> None:
     """Kill a service while load is sent: the run ends in order and says which service was lost."""
     # GIVEN a demo that is sending load
-    out = tmp_path / "out"
-    demo = start_demo("--for", "12s", out=out)
+    out, temp = tmp_path / "out", own_temp()
+    demo = start_demo("--for", "12s", out=out, temp=temp)
     try:
-        victim = _service_under_load(out, "payment")
+        victim = _service_under_load(out, temp, "payment")
         # WHEN one of its services is killed
         os.kill(victim, signal.SIGKILL)
         stdout, stderr = demo.communicate(timeout=LONGEST_S)
@@ -62,10 +62,11 @@ def test_a_service_that_dies_during_the_run_is_reported(tmp_path: Path) -> None:
     assert '"service lost"' in events
     assert '"payment"' in events
     assert stdout.strip().startswith("{")
-    assert wait_for_none() == []
+    assert leftovers(temp) == []
+    temp.rmdir()
 
 
-def _service_under_load(out: Path, name: str) -> int:
+def _service_under_load(out: Path, temp: Path, name: str) -> int:
     """Wait until load is sent and return the pid of a service."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -74,9 +75,11 @@ def _service_under_load(out: Path, name: str) -> int:
             for folder in Path("/proc").glob("[0-9]*"):
                 try:
                     command = (folder / "cmdline").read_bytes().split(b"\0")
+                    environment = (folder / "environ").read_bytes().split(b"\0")
                 except OSError:
                     continue
-                if f"perflab.demo.shop.{name}:app".encode() in command:
+                ours = f"TMPDIR={temp}".encode() in environment
+                if ours and f"perflab.demo.shop.{name}:app".encode() in command:
                     return int(folder.name)
         time.sleep(0.1)
     raise AssertionError("the demo never came to sending load")
