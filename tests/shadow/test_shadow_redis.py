@@ -1,0 +1,473 @@
+"""redis-py routed on a real server: prefixed keys and the shadow's user for marked work only."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from attached_service import (
+    Service,
+    attempt,
+    attempt_async,
+    forget,
+    is_refused,
+    kept,
+    marked,
+    noted,
+    poll,
+)
+from two_sides import PREFIX, Sides, TestRun
+
+Mark = dict[str, Any] | None
+LUA = "redis.call('SET', KEYS[1], ARGV[1]); return {KEYS[1], redis.call('GET', KEYS[1])}"
+OUTSIDE = "return redis.call('SET', 'outside', ARGV[1])"
+FROM_BEFORE = "this connection was opened for production before the marked request"
+
+
+def _text(value: Any) -> Any:
+    """Write an answer so that it can be compared and sent."""
+    if isinstance(value, bytes):
+        return f"b:{value.decode()}"
+    if isinstance(value, dict):
+        return {str(_text(key)): _text(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_text, value))
+    if isinstance(value, (list, tuple)):
+        return [_text(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+
+
+def all_ways(url: str, mark: Mark, options: dict[str, Any]) -> list[Any]:
+    """Do what services do with Redis and return every answer."""
+    with redis.Redis.from_url(url, **options) as client, marked(mark):
+        pipeline = client.pipeline(transaction=True)
+        plain = client.pipeline(transaction=False)
+        lock = client.lock("lock:a", timeout=5)
+        script = client.register_script(LUA)
+        ways: list[Callable[[], Any]] = [
+            lambda: client.set("one:1", "v"),
+            lambda: client.set(b"one:2", b"v"),
+            lambda: client.set("one:1", "w", nx=True),
+            lambda: client.mset({"one:3": 1, "one:4": 2.5}),
+            lambda: client.mget(["one:1", "one:3", "one:none"]),
+            lambda: client.incr("count", 3),
+            lambda: client.hset("hash", mapping={"a": 1, "b": 2}),
+            lambda: client.hgetall("hash"),
+            lambda: client.sadd("set", "x", "y"),
+            lambda: client.smembers("set"),
+            lambda: client.sunionstore("set:2", ["set"]),
+            lambda: client.zadd("z", {"a": 1, "b": 2}),
+            lambda: client.zunionstore("z:2", {"z": 2}),
+            lambda: client.zrange("z:2", 0, -1, withscores=True),
+            lambda: client.rpush("list", "a", "b", b"c", 4),
+            lambda: client.lrange("list", 0, -1),
+            lambda: client.lmove("list", "list:2", "LEFT", "RIGHT"),
+            lambda: client.lpop("list"),
+            lambda: client.rpop("list", 2),
+            lambda: client.blpop(["list:none", "list:2"], timeout=1),
+            lambda: client.xadd("stream", {"a": 1}, id="1-1"),
+            lambda: client.xgroup_create("stream", "streams", id="0"),
+            lambda: client.xreadgroup("streams", "me", {"stream": ">"}),
+            lambda: client.xread({"stream": 0}, block=1),
+            lambda: client.rename("one:2", "one:5"),
+            lambda: client.copy("one:5", "one:6"),
+            lambda: client.expire("one:6", 1000),
+            lambda: client.object("encoding", "count"),
+            lambda: client.exists("one:1", "one:2", "one:5"),
+            lambda: client.delete("one:5", "one:6"),
+            lambda: client.eval(LUA, 1, "lua:1", "v"),
+            lambda: script(keys=["lua:2"], args=["v"]),
+            lambda: [lock.acquire(), lock.owned(), lock.release()],
+            lambda: pipeline.set("p:1", 1).get("p:1").lpush("p:list", "v").execute(),
+            lambda: plain.set("p:2", 1).lrange("p:list", 0, -1).execute(),
+            lambda: client.transaction(lambda pipe: pipe.set("p:3", pipe.get("p:1") or 0), "p:1"),
+            lambda: sorted(client.scan_iter("one:*")),
+            lambda: len(list(client.scan_iter())),
+            lambda: client.sort("list", alpha=True) if not mark else [],
+            lambda: client.get("set"),
+            lambda: client.execute_command("GET one:1"),
+            lambda: client.execute_command(b"get", "one:1"),
+            lambda: client.set("bad", None),  # type: ignore[arg-type]
+            lambda: client.rpush("bad", True),
+            lambda: client.execute_command("NOSUCH", "a") if not mark else None,
+        ]
+        return [_text(attempt(way)) for way in ways]
+
+
+async def all_ways_async(url: str, mark: Mark, options: dict[str, Any]) -> list[Any]:
+    """Do the same with the asyncio client."""
+    async with redis.asyncio.Redis.from_url(url, **options) as client:
+        with marked(mark):
+            pipeline, plain = client.pipeline(transaction=True), client.pipeline(transaction=False)
+
+            async def watch() -> Any:
+                async with client.pipeline() as pipe:
+                    await pipe.watch("p:1")
+                    found = await pipe.get("p:1")
+                    await pipe.set("p:4", 4)
+                    pipe.multi()
+                    return [found, *await pipe.set("p:3", 3).execute()]
+
+            async def scan() -> Any:
+                return sorted([key async for key in client.scan_iter("one:*")])
+
+            ways: list[Callable[[], Any]] = [
+                lambda: client.set("one:1", "v"),
+                lambda: client.set(b"one:2", b"v"),
+                lambda: client.mget(["one:1", "one:none"]),
+                lambda: client.hset("hash", mapping={"a": 1}),
+                lambda: client.hgetall("hash"),
+                lambda: client.rpush("list", "a", "b"),
+                lambda: client.lrange("list", 0, -1),
+                lambda: client.blpop(["list:none", "list"], timeout=1),
+                lambda: client.lpop("list"),
+                lambda: client.eval(LUA, 1, "lua:1", "v"),
+                lambda: pipeline.set("p:1", 1).get("p:1").lpush("p:list", "v").execute(),
+                lambda: plain.set("p:2", 1).lrange("p:list", 0, -1).execute(),
+                watch,
+                scan,
+                lambda: client.set("bad", None),
+            ]
+            return [_text(await attempt_async(way)) for way in ways]
+
+
+ALL_WAYS = pytest.mark.parametrize("ways", [all_ways, all_ways_async])
+OPTIONS = pytest.mark.parametrize(
+    "options", [{}, {"decode_responses": True}, {"protocol": 2}, {"protocol": 3}], ids=str
+)
+
+
+@OPTIONS
+@ALL_WAYS
+def test_marked_work_gets_the_answers_of_ordinary_work(
+    ways: Any, options: dict[str, Any], service: Service, plain: Service, sides: Sides, run: TestRun
+) -> None:
+    """Every command answers as without the agent, keys and values included, and leaves prefixed keys only."""
+    # Given: the answers and keys without the agent, and of ordinary work with it
+    without = plain.call(ways, sides.cache, None, options)
+    keys = sides.keys()
+    with sides.admin() as client:
+        client.flushall()
+    assert service.call(ways, sides.cache, None, options) == without
+    assert sides.keys() == keys
+    # When
+    service.call(forget)
+    answers = service.call(ways, sides.cache, run.mark(), options)
+    # Then
+    if ways is all_ways:
+        without[-7] = []  # SORT, which may follow patterns to other keys, is not for marked work
+        without[-1] = None
+    assert answers == without
+    assert sides.keys() - keys == {f"{PREFIX}{key}" for key in keys}
+    # And: on the shadow's login, without claims
+    assert {tuple(told) for told in service.call(noted, "session")} == {("cache", "both_shadow", "0", True)}
+    assert service.call(noted, "claim") == []
+
+
+def refused_ways(url: str, mark: Mark) -> dict[str, str]:
+    with redis.Redis.from_url(url, retry=None) as client, marked(mark):
+        words = [
+            "NOSUCH a",
+            "SORT list BY weight:* STORE out",
+            "FLUSHALL",
+            "FLUSHDB",
+            "SWAPDB 0 1",
+            "RANDOMKEY",
+            "DBSIZE",
+            "CONFIG SET maxmemory 1",
+            "MIGRATE h 1 k 0 1",
+            "AUTH admin secret",
+            "HELLO 3 AUTH admin secret",
+            "RESET",
+            "CLIENT PAUSE 1",
+            "CLIENT KILL ID 1",
+            "SCRIPT FLUSH",
+            "MONITOR",
+            "SHUTDOWN",
+            "DEBUG SLEEP 0",
+            "EVAL x nonsense a",
+            "EVAL x 5 a",
+            "KEYS *",
+        ]
+        said = {line: attempt(lambda line=line: client.execute_command(*line.split(" "))) for line in words}
+        said["outside"] = attempt(lambda: client.eval(OUTSIDE, 0, "v"))
+        return said
+
+
+def test_what_cannot_be_confined_is_refused(service: Service, sides: Sides, run: TestRun) -> None:
+    """Commands whose keys cannot be told, and those on the server or the login, are not sent."""
+    # When
+    said = service.call(refused_ways, sides.cache, run.mark())
+    # Then: what our side cannot confine it refuses; what hides in a script the server refuses
+    assert "can't access at least one of the keys" in said.pop("outside")
+    assert said.pop("KEYS *").startswith("NoPermissionError")
+    for line, answer in said.items():
+        assert is_refused(answer, ""), (line, answer)
+    assert sides.keys() == set()
+
+
+def test_ordinary_work_may_do_all_that(service: Service, sides: Sides, run: TestRun) -> None:
+    """Commands refused to marked work are none of our business otherwise."""
+    said = service.call(ordinary_may, sides.cache)
+    assert said == ["True", "1", "b'out'", "True"]
+
+
+def ordinary_may(url: str) -> list[str]:
+    with redis.Redis.from_url(url) as client:
+        client.set("a", 1)
+        client.rpush("list", "x")
+        return [
+            str(attempt(way))
+            for way in (
+                client.script_flush,
+                lambda: client.sort("list", alpha=True, store="out"),
+                lambda: next(key for key in client.keys("o*")),
+                client.flushdb,
+            )
+        ]
+
+
+def elsewhere(url: str, mark: Mark, others: list[str]) -> list[Any]:
+    said = []
+    for other in others:
+        with redis.Redis.from_url(other, socket_connect_timeout=1) as client, marked(mark):
+            said.append(attempt(lambda client=client: client.set("a", 1)))  # type: ignore[misc]
+    pool = redis.BlockingConnectionPool.from_url(url, max_connections=1, timeout=1)
+    with redis.Redis(connection_pool=pool) as client, marked(mark):
+        said.append(client.set("blocking", 1))
+    with redis.Redis.from_url(url.replace("127.0.0.1", "localhost")) as client, marked(mark):
+        said.append(client.set("localhost", 1))
+    return said
+
+
+def test_another_redis_is_refused(service: Service, sides: Sides, run: TestRun) -> None:
+    """Another port, socket or database number is unknown; another name of the same host is not."""
+    # Given
+    others = ["redis://127.0.0.1:1/0", "unix:///tmp/no.sock", f"{sides.cache[:-1]}5"]
+    # When
+    *refused, blocking, localhost = service.call(elsewhere, sides.cache, run.mark(), others)
+    # Then
+    for said in refused:
+        assert is_refused(said, "this Redis is not one of the target's stores")
+    assert (blocking, localhost) == (True, True)
+    assert sides.keys() == {f"{PREFIX}blocking", f"{PREFIX}localhost"}
+
+
+def keep_clients(url: str, mark: Mark) -> None:
+    with marked(mark):
+        kept["single"] = redis.Redis.from_url(url, single_connection_client=True)
+        kept["single"].set("single", 1)
+        kept["pubsub"] = redis.Redis.from_url(url).pubsub()
+        kept["pubsub"].subscribe("news")
+        kept["pipeline"] = redis.Redis.from_url(url).pipeline()
+        kept["pipeline"].watch("single")
+
+
+def use_clients(mark: Mark) -> list[Any]:
+    single, pubsub, pipeline = (kept.pop(name) for name in ("single", "pubsub", "pipeline"))
+    poll()
+    with marked(mark):
+        said = [
+            attempt(lambda: single.set("leaked", 1)),
+            attempt(lambda: pubsub.subscribe("leaked")),
+            attempt(lambda: pipeline.set("leaked", 1)),
+        ]
+    for client in (single, pubsub, pipeline):
+        with marked(None):
+            attempt(client.close)
+    return said
+
+
+def test_marked_work_cannot_use_a_connection_kept_from_before(
+    service: Service, sides: Sides, run: TestRun
+) -> None:
+    """Clients of one connection, subscriptions, watched transactions: refused before anything is sent."""
+    service.call(keep_clients, sides.cache, None)
+    for said in service.call(use_clients, run.mark()):
+        assert is_refused(said, FROM_BEFORE)
+    assert sides.keys() == {"single"}
+
+
+def test_ordinary_work_that_finds_a_shadow_connection_loses_it(
+    service: Service, sides: Sides, run: TestRun
+) -> None:
+    """A client that marked work made and kept is a lost connection for real users, and no shadow."""
+    service.call(keep_clients, sides.cache, run.mark())
+    for said in service.call(use_clients, None):
+        assert "this connection belonged to a load test" in said or said.startswith("WatchError")
+    assert sides.keys() == {f"{PREFIX}single"}
+
+
+def test_a_killed_run_ends_at_the_next_access(service: Service, sides: Sides, run: TestRun) -> None:
+    """On connections it holds already, and on new ones."""
+    service.call(keep_clients, sides.cache, run.mark())
+    run.kill()
+    for said in service.call(use_clients, run.mark()):
+        assert is_refused(said, "the run is not live any more")
+    assert is_refused(service.call(set_one, sides.cache, run.mark()), "not live any more")
+    assert sides.keys() == {f"{PREFIX}single"}
+
+
+def set_one(url: str, mark: Mark) -> Any:
+    with redis.Redis.from_url(url) as client, marked(mark):
+        return attempt(lambda: client.set("one", 1))
+
+
+def test_a_shadow_user_that_is_off_fails_only_marked_work(
+    service: Service, sides: Sides, run: TestRun
+) -> None:
+    """Marked work errors, real users are served, nothing of it is in production."""
+    with sides.admin() as client:
+        client.execute_command("ACL", "SETUSER", "both_shadow", "off")
+    try:
+        said = service.call(set_one, sides.cache, run.mark())
+        ordinary = service.call(set_one, sides.cache, None)
+    finally:
+        with sides.admin() as client:
+            client.execute_command("ACL", "SETUSER", "both_shadow", "on")
+    assert said.startswith("AuthenticationError")
+    assert ordinary is True
+    assert sides.keys() == {"one"}
+
+
+def take_turns(url: str, marks: list[dict[str, Any]], options: dict[str, Any]) -> list[str]:
+    client = redis.Redis(
+        connection_pool=redis.BlockingConnectionPool.from_url(url, max_connections=2, **options)
+    )
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        for at in range(20):
+            mark = marks[number] if (at + number) % 2 else None
+            with marked(mark):
+                client.set(f"{number}:{at}", "shadow" if mark else "real")
+                if client.incr(f"count:{number}") != at // 2 + 1:
+                    wrong.append(f"{number}:{at}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    return wrong
+
+
+async def take_turns_async(url: str, marks: list[dict[str, Any]], options: dict[str, Any]) -> list[str]:
+    pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=2, **options)
+    client = redis.asyncio.Redis(connection_pool=pool)
+    wrong: list[str] = []
+
+    async def work(number: int) -> None:
+        for at in range(20):
+            mark = marks[number] if (at + number) % 2 else None
+            with marked(mark):
+                await client.set(f"{number}:{at}", "shadow" if mark else "real")
+                if await client.incr(f"count:{number}") != at // 2 + 1:
+                    wrong.append(f"{number}:{at}")
+
+    await asyncio.gather(*map(work, range(4)))
+    await client.aclose()
+    await pool.aclose()
+    return wrong
+
+
+@pytest.mark.parametrize("turns", [take_turns, take_turns_async])
+def test_pools_never_mix(turns: Any, service: Service, sides: Sides, run: TestRun) -> None:
+    """Threads and tasks that are marked every other time meet their own keys each time."""
+    # When
+    assert service.call(turns, sides.cache, [run.mark() for _ in range(4)], {}) == []
+    # Then
+    with sides.admin() as client:
+        keys = [key.decode() for key in client.keys("*:*")]
+        found = {key: client.get(key) for key in keys if "count" not in key}
+    assert len(found) == 80
+    for key, value in found.items():
+        number, at = map(int, key.removeprefix(PREFIX).split(":"))
+        assert value == (b"shadow" if (at + number) % 2 else b"real")
+        assert key.startswith(PREFIX) == (value == b"shadow")
+
+
+def listen(url: str, mark: Mark) -> list[Any]:
+    """Subscribe both sides to one channel, publish from both, and return who heard what."""
+    heard = []
+    ordinary, shadow = redis.Redis.from_url(url).pubsub(), redis.Redis.from_url(url).pubsub()
+    ordinary.subscribe("news", "other")
+    with marked(mark):
+        shadow.subscribe("news", "other")
+        with redis.Redis.from_url(url) as client:
+            client.publish("news", "marked")
+    with redis.Redis.from_url(url) as client:
+        client.publish("news", "ordinary")
+    for listener, its_mark in ((ordinary, None), (shadow, mark)):
+        with marked(its_mark):
+            for _ in range(3):
+                message = listener.get_message(timeout=5)
+                heard.append([message["type"], _text(message["channel"]), _text(message["data"])])
+            listener.unsubscribe("news")
+            message = listener.get_message(timeout=5)
+            heard.append([message["type"], _text(message["channel"]), message["data"]])
+            listener.close()
+    with marked(mark), redis.Redis.from_url(url).pubsub() as patterns:
+        patterns.psubscribe("new*")
+        heard.append(attempt(lambda: patterns.get_message(timeout=5)))
+    return heard
+
+
+def test_messages_stay_on_their_side(service: Service, sides: Sides, run: TestRun) -> None:
+    """Channels are prefixed, and read as the subscriber named them; patterns the server refuses."""
+    # When
+    heard = service.call(listen, sides.cache, run.mark())
+    # Then
+    for said, word in ((heard[:4], "ordinary"), (heard[4:8], "marked")):
+        assert said == [
+            ["subscribe", "b:news", 1],
+            ["subscribe", "b:other", 2],
+            ["message", "b:news", f"b:{word}"],
+            ["unsubscribe", "b:news", 1],
+        ]
+    assert heard[8].startswith("NoPermissionError")
+
+
+def connect_with_another_client(url: str, mark: Mark) -> list[Any]:
+    other = redis.Redis.from_url(url)
+
+    def on_connect(connection: Any) -> None:
+        connection.on_connect()
+        other.set("from within", 1)
+
+    client = redis.Redis.from_url(url, redis_connect_func=on_connect)
+    with marked(mark):
+        return [attempt(lambda: client.set("outer", 1))]
+
+
+def test_upkeep_of_one_connection_is_no_licence_for_another(
+    service: Service, sides: Sides, run: TestRun
+) -> None:
+    """What a connection's own callback does elsewhere is marked work like any other."""
+    assert service.call(connect_with_another_client, sides.cache, run.mark()) == [True]
+    assert sides.keys() == {f"{PREFIX}from within", f"{PREFIX}outer"}
+
+
+def reconnect(url: str, mark: Mark, admin: str) -> list[Any]:
+    with redis.Redis.from_url(url) as client, marked(mark):
+        said = [client.set("a", 1)]
+        kept["reconnecting"] = client
+        with redis.Redis.from_url(admin) as other, marked(None):
+            for session in other.client_list():
+                if session["user"] == "both_shadow":
+                    other.client_kill_filter(_id=session["id"])
+        said += [attempt(lambda: client.set("b", 1)), attempt(lambda: client.get("a"))]
+    kept.clear()
+    return [_text(said)]
+
+
+def test_a_lost_connection_comes_back_to_the_shadow(service: Service, sides: Sides, run: TestRun) -> None:
+    """It logs in again by itself, with the shadow's user and the prefix."""
+    assert service.call(reconnect, sides.cache, run.mark(), sides.cache) == [[True, True, "b:1"]]
+    assert sides.keys() == {f"{PREFIX}a", f"{PREFIX}b"}
