@@ -82,9 +82,9 @@ def read_table(answer: Sequence[Any] | Mapping[Any, Any]) -> dict[str, KeySpec]:
 
 
 def name_of(arguments: Sequence[Any]) -> str:
-    """Return a command's name in upper case, ``""`` of nothing."""
+    """Return a command's name in upper case, ``""`` of nothing or of what is no text."""
     words = split(arguments[:1])
-    return _text(words[0]).upper() if words else ""
+    return _text(words[0]).upper() if words and isinstance(words[0], (str, bytes)) else ""
 
 
 def split(arguments: Sequence[Any]) -> tuple[Any, ...]:
