@@ -145,7 +145,7 @@ class _Ending(_Step):
         status = self.connection.pgconn.transaction_status
         self.kept = self.name == "COMMIT" and status != _INERROR
         if (status != _IDLE or self.call.startswith("tpc_")) and not self.connection.closed:
-            self.span = _begin_span(self.name)
+            self.span = _begin_span(self.name, self.session)
 
     def rolls_back(self) -> bool:
         return self.call.endswith("rollback")
@@ -183,7 +183,7 @@ class _BlockEnd(_Step):
         self.name = ("ROLLBACK" if self.back else "COMMIT") if self.outer else "SAVEPOINT"
         self.aborted = self.connection.pgconn.transaction_status == _INERROR
         if not self.connection.closed:
-            self.span = _begin_span(self.name)
+            self.span = _begin_span(self.name, self.session)
 
     def rolls_back(self) -> bool:
         return self._working and self.back
@@ -234,8 +234,11 @@ def _claim(session: Session, fingerprint: str, began_ns: int) -> None:
         process.ledger.claim(session.store, fingerprint, began_ns, time.time_ns())
 
 
-def _begin_span(name: str) -> Span:
-    return scope.begin(name, SpanKind.CLIENT, {"db.system.name": "postgresql", "db.query.summary": name})
+def _begin_span(name: str, session: Session | None) -> Span:
+    attributes = {"db.system.name": "postgresql", "db.query.summary": name}
+    return scope.begin(
+        name, SpanKind.CLIENT, {**attributes, "db.namespace": session.database if session else ""}
+    )
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ TESTED_ELSEWHERE = {
     "perflab/__main__.py": "tests/acceptance run the command line by it",
     "perflab/cli/_stage.py": "every test of tests/acceptance that plays the demo stands on it",
     "perflab/demo/check.py": "tests/demo/test_demo_realusers.py looks for writes it deleted",
-    "perflab/demo/spawn.py": "tests/demo/test_demo_processes.py and test_demo_stores.py start everything by it",
+    "perflab/demo/spawn.py": "tests/demo/test_demo_processes.py starts everything by it",
     "perflab/schemas/__main__.py": "tests/house/test_schemas.py compares what it writes with the files",
     "perflab/shadow/bootstrap/sitecustomize.py": "run by every interpreter that the tests of attach start",
 }
