@@ -235,10 +235,9 @@ def _claim(session: Session, fingerprint: str, began_ns: int) -> None:
 
 
 def _begin_span(name: str, session: Session | None) -> Span:
-    attributes = {"db.system.name": "postgresql", "db.query.summary": name}
-    return scope.begin(
-        name, SpanKind.CLIENT, {**attributes, "db.namespace": session.database if session else ""}
-    )
+    database = session.database if session else ""
+    attributes = {"db.system.name": "postgresql", "db.query.summary": name, "db.namespace": database}
+    return scope.begin(name, SpanKind.CLIENT, attributes)
 
 
 @contextlib.contextmanager
