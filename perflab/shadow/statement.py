@@ -25,7 +25,8 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _NAME = r'((?:"[^"]+"|[\w$]+)(?:\s*\.\s*(?:"[^"]+"|[\w$]+))*)'
-_FROM = re.compile(rf"\bfrom\s+(?:only\s+)?{_NAME}(?![\w$\x22]|\s*\()", re.IGNORECASE)
+_FROM = re.compile(rf"\bfrom\s+(?:only\s+)?{_NAME}(?![\w$\x22]|\s*[.(])", re.IGNORECASE)
+_FROM_INSIDE = re.compile(r"\b(?:extract|substring|trim|overlay)\s*\([^()]*\)", re.IGNORECASE)
 _TARGET = {
     "INSERT": re.compile(rf"\binsert\s+into\s+{_NAME}", re.IGNORECASE),
     "UPDATE": re.compile(rf"\bupdate\s+(?:only\s+)?{_NAME}", re.IGNORECASE),
@@ -142,13 +143,13 @@ def read_statement(text: str) -> Statement:
 
 
 def _read(text: str) -> Statement:
-    bare = _TOKEN.sub(_without_words, text).strip().rstrip("; \n\t").lstrip("( \n\t")
+    bare = _TOKEN.sub(_without_words, text).strip().rstrip("; \n\t").lstrip("(; \n\t")
     if not bare:
         return Statement("EMPTY", "", "no")
-    first = re.split(r"[\s(;]", bare, maxsplit=1)[0].upper()
+    first = re.split(r"[\s(;]", bare, maxsplit=1)[0].upper() or "UNKNOWN"
     writing = _WRITE_WORD.findall(bare)
     operation = _introduced(writing) if first == "WITH" else first
-    target = _TARGET.get(operation, _FROM).search(bare)
+    target = _TARGET.get(operation, _FROM).search(_FROM_INSIDE.sub("x", bare))
     table = _unqualified(target[1]) if target else ""
     if ";" in bare or len(writing) > 1:
         return Statement(operation, table, "opaque")
