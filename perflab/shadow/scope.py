@@ -147,7 +147,11 @@ def finish(span: Span, error: BaseException | None = None) -> None:
     """End a span, with the error that ended its work."""
     if error is not None:
         span.set_attribute("error.type", type(error).__qualname__)
-        span.set_status(Status(StatusCode.ERROR, str(error)[:200]))
+        try:
+            said = str(error)[:200]
+        except Exception:  # an error that cannot be written down must still be the one that is raised
+            said = ""
+        span.set_status(Status(StatusCode.ERROR, said))
     span.end()
 
 
