@@ -85,7 +85,7 @@ def start(config_text: str) -> None:
             "perflab.shadow.redis": lambda redis: redis.set_twins(read_twins(config.stores, "redis")),
         },
     )
-    os.register_at_fork(after_in_child=lambda: _after_fork(reporter))
+    os.register_at_fork(after_in_child=lambda: _after_fork(reporter, exporter))
     atexit.register(_goodbye, reporter, exporter)
 
 
@@ -123,19 +123,27 @@ class _Exporter(SpanExporter):
     """OpenTelemetry's own, past the socket guard, and with a deadline when the service ends."""
 
     def __init__(self, config: AgentConfig) -> None:
-        self._exporter = OTLPSpanExporter(
-            endpoint=f"http://{config.collector}/v1/traces", timeout=GOODBYE_S, session=_Session()
-        )
+        self._endpoint = f"http://{config.collector}/v1/traces"
+        self._exporter: OTLPSpanExporter | None = None
         self.deadline_s = float("inf")
+
+    def start(self) -> None:
+        """Begin with connections of its own: a forked child must not write on its parent's."""
+        self._exporter = None
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         if time.monotonic() >= self.deadline_s:
             return SpanExportResult.FAILURE
         with scope.permit():
+            if self._exporter is None:
+                self._exporter = OTLPSpanExporter(
+                    endpoint=self._endpoint, timeout=GOODBYE_S, session=_Session()
+                )
             return self._exporter.export(spans)
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it so
+        if self._exporter is not None:
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it so
 
 
 class _Session(requests.Session):
@@ -152,6 +160,17 @@ class _Session(requests.Session):
         return super().request(*arguments, **options)
 
 
+class _Provider(TracerProvider):
+    """OpenTelemetry's own, but for what it does in a forked child.
+
+    It looks for the process's resources in an executor then, which hangs the child for ever if
+    `concurrent.futures` was imported after the provider was made. Ours do not change by a fork.
+    """
+
+    def _handle_fork(self) -> None:
+        self._tracers_lock = threading.Lock()
+
+
 def _tracing(config: AgentConfig, exporter: _Exporter) -> TracerProvider:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -159,11 +178,10 @@ def _tracing(config: AgentConfig, exporter: _Exporter) -> TracerProvider:
         {
             "service.name": config.service,
             "host.name": socket.gethostname(),
-            "process.pid": os.getpid(),
             "telemetry.sdk.language": "python",
         }
     )
-    provider = TracerProvider(sampler=_MarkedAlways(config.sample_ratio), resource=resource)
+    provider = _Provider(sampler=_MarkedAlways(config.sample_ratio), resource=resource)
     provider.add_span_processor(
         BatchSpanProcessor(
             exporter, max_queue_size=32768, schedule_delay_millis=400, max_export_batch_size=1024
@@ -172,9 +190,10 @@ def _tracing(config: AgentConfig, exporter: _Exporter) -> TracerProvider:
     return provider
 
 
-def _after_fork(reporter: _Reporter) -> None:
-    """Start anew in a forked child what a fork does not carry over: threads, and locks that were held."""
+def _after_fork(reporter: _Reporter, exporter: _Exporter) -> None:
+    """Start anew in a forked child what a fork does not carry over: threads, connections, held locks."""
     process.ledger = process.ledger.successor()
+    exporter.start()
     process.control.start(scope.permit)
     reporter.start()
 

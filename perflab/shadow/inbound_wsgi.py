@@ -39,6 +39,7 @@ def hook_flask(module: Any) -> None:
     def attached_dispatch(app: Any, *arguments: Any) -> Any:
         application = _application.get()
         if application is not None and application[0] is app:
+            _application.set(None)  # what it calls of itself has no name in this request
             try:
                 environ, rule = module.request.environ, module.request.url_rule
                 planted = _name(application[1], environ, rule)
