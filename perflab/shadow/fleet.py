@@ -34,6 +34,13 @@ class Unmarked(msgspec.Struct, frozen=True):
     errors: int
 
 
+class Hook(msgspec.Struct, frozen=True):
+    """What became of one hook in a process: ``on``, ``off`` or ``failed``."""
+
+    state: str
+    version: str = ""
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """Marked work that was refused in a process before it was sent."""
 
@@ -50,7 +57,7 @@ class Report(msgspec.Struct, frozen=True):
     service: str
     pid: int
     control: Control
-    hooks: dict[str, dict[str, str]]
+    hooks: dict[str, Hook]
     uncovered: tuple[str, ...]
     claims: list[dict[str, Any]]
     sessions: list[dict[str, Any]]
@@ -210,7 +217,8 @@ class Fleet:
         """Return the holes of every process, as a scenario would name them to accept them."""
         found: set[str] = set()
         for member in self._members.values():
-            found |= holes_of(member.service, member.report.hooks, member.report.uncovered)
+            states = {name: {"state": hook.state} for name, hook in member.report.hooks.items()}
+            found |= holes_of(member.service, states, member.report.uncovered)
         return found
 
     def marks(self) -> dict[str, Counter[str]]:
@@ -245,7 +253,7 @@ class Fleet:
         return {
             member.service: {
                 "perflab": member.report.agent_version,
-                **{name: hook.get("version", "") for name, hook in sorted(member.report.hooks.items())},
+                **{name: hook.version for name, hook in sorted(member.report.hooks.items())},
             }
             for member in self._members.values()
         }
