@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+import redis.sentinel
 from attached_service import (
     Service,
     attempt,
@@ -237,6 +238,9 @@ def elsewhere(url: str, mark: Mark, others: list[str]) -> list[Any]:
     for other in others:
         with redis.Redis.from_url(other, socket_connect_timeout=1) as client, marked(mark):
             said.append(attempt(lambda client=client: client.set("a", 1)))  # type: ignore[misc]
+    sentinel = redis.sentinel.Sentinel([("127.0.0.1", 1)], socket_connect_timeout=1)
+    with sentinel.master_for("cache") as client, marked(mark):
+        said.append(attempt(lambda: client.set("a", 1)))
     pool = redis.BlockingConnectionPool.from_url(url, max_connections=1, timeout=1)
     with redis.Redis(connection_pool=pool) as client, marked(mark):
         said.append(client.set("blocking", 1))
@@ -246,7 +250,7 @@ def elsewhere(url: str, mark: Mark, others: list[str]) -> list[Any]:
 
 
 def test_another_redis_is_refused(service: Service, sides: Sides, run: TestRun) -> None:
-    """Another port, socket or database number is unknown; another name of the same host is not."""
+    """Another port, socket, database number or a Sentinel is unknown; another name of a host is not."""
     # Given
     others = ["redis://127.0.0.1:1/0", "unix:///tmp/no.sock", f"{sides.cache[:-1]}5"]
     # When
@@ -452,6 +456,20 @@ def test_upkeep_of_one_connection_is_no_licence_for_another(
     """What a connection's own callback does elsewhere is marked work like any other."""
     assert service.call(connect_with_another_client, sides.cache, run.mark()) == [True]
     assert sides.keys() == {f"{PREFIX}from within", f"{PREFIX}outer"}
+
+
+def set_within_a_permit(url: str, mark: Mark) -> Any:
+    """Use Redis where another hook lets its own sockets pass: in the body of a request being sent, say."""
+    from perflab.shadow import scope
+
+    with redis.Redis.from_url(url) as client, marked(mark), scope.permit():
+        return attempt(lambda: client.set("one", 1))
+
+
+def test_a_permit_for_other_sockets_is_no_licence(service: Service, sides: Sides, run: TestRun) -> None:
+    """Routing does not depend on what the socket guard lets pass."""
+    assert service.call(set_within_a_permit, sides.cache, run.mark()) is True
+    assert sides.keys() == {f"{PREFIX}one"}
 
 
 def reconnect(url: str, mark: Mark, admin: str) -> list[Any]:
