@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 from perflab.config import read_toml
 from perflab.errors import ConfigError, TrafficError
 from perflab.traffic.answer import Checks, Judge
-from perflab.traffic.request import VARIABLES, RequestTemplate
+from perflab.traffic.request import VARIABLES, Context, RequestTemplate
 from perflab.units import NS_PER_MS, duration_ns
 
 _BUILT_IN = frozenset(name.partition(":")[0] for name in VARIABLES)
+_PROBE = "perflab-canary-probe"
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -257,6 +259,17 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for name in endpoint.capture:
                 found[name] = (*found.get(name, ()), at)
         return found
+
+    def canary_carriers(self) -> frozenset[str]:
+        """Return the names of the endpoints whose requests carry a canary (``${canary}``)."""
+        probe = Context(canary=_PROBE, captured=defaultdict(str))
+        carriers = []
+        for endpoint in self.endpoints:
+            request = endpoint.template().build(probe)
+            written = (request.path, request.body, *(value for _, value in request.headers))
+            if any(_PROBE.encode() in part for part in written):
+                carriers.append(endpoint.name)
+        return frozenset(carriers)
 
     def order(self) -> tuple[int, ...]:
         """Return the positions of all endpoints so that each finds captured what it needs.

@@ -126,3 +126,19 @@ def test_unreadable_files_are_named(tmp_path):
         Scenario.load(tmp_path / "none.toml")
     with pytest.raises(TrafficError, match="not valid TOML"):
         load(tmp_path, "name = ")
+
+
+def test_only_endpoints_that_write_a_canary_carry_one():
+    """A canary in path, header or body counts; its literal text does not."""
+    # Given one endpoint for each place, and two without
+    endpoints = (
+        Endpoint(name="path", url="/a?q=${canary}"),
+        Endpoint(name="header", url="/", headers={"x-note": "${canary}"}),
+        Endpoint(name="json", url="/", method="POST", json={"note": ["c: ${canary}"], "id": "${id}"}),
+        Endpoint(name="body", url="/", method="POST", body="${canary}"),
+        Endpoint(name="none", url="/", capture={"id": "$.id"}),
+        Endpoint(name="literal", url="/", method="POST", body="$${canary}"),
+    )
+    # When they are asked for, then those that write it are named
+    carriers = Scenario(name="s", endpoints=endpoints).canary_carriers()
+    assert carriers == {"path", "header", "json", "body"}
