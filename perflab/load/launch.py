@@ -20,14 +20,15 @@ import pandas as pd
 
 from perflab.analysis.entity import find_entities
 from perflab.config import Target, load_config
-from perflab.errors import ConfigError, LoadError, PerflabError
+from perflab.errors import ConfigError, LoadError
 from perflab.load.arrivals import Arrivals
 from perflab.load.generator import Generator
 from perflab.load.guard import Guard
+from perflab.load.limits import check_limits
 from perflab.load.plan import Captured, MarkKey, Plan, Result
 from perflab.load.record import Record
-from perflab.load.verdict import Verdict, decide, judge_thresholds
-from perflab.load.watchdog import Watchdog
+from perflab.load.verdict import Verdict, decide, judge_thresholds, refused_marks
+from perflab.load.watchdog import Watchdog, finish_in_thread
 from perflab.run import RUNS, Run
 from perflab.shadow.audit import Audit
 from perflab.shadow.control import ControlPublisher, LiveRun
@@ -47,6 +48,7 @@ Watch = Callable[[str, Mapping[str, Any]], None]
 AGENTS_WITHIN_S = 15.0
 SETTLE_S = 1.2  # two reports of every agent, and a batch of its spans
 PREFLIGHT_REQUESTS = "preflight/generator.parquet"
+REQUESTS = "spans/generator.parquet"
 _T = TypeVar("_T")
 
 
@@ -103,17 +105,17 @@ async def launch(
     chosen = arrivals or (Arrivals.from_plan(scenario.arrivals) if scenario.arrivals else None)
     if chosen is None:
         raise ConfigError(f"scenario {scenario.name!r} says not when requests arrive; give arrivals")
-    _check(chosen, found, guards)
+    check_limits(chosen, found, guards)
     run = Run.create(runs, label="shadow")
     launched = _Launch(run, scenario, chosen, found, guards, dict(delays_ns or {}), watch)
     launched.target_name = target if isinstance(target, str) else found.addresses[0]
     try:
         await launched.go(duration_ns(before) / NS_PER_S, duration_ns(after) / NS_PER_S)
     except (asyncio.CancelledError, KeyboardInterrupt):
-        launched.conclude(Verdict("stopped", "the run was interrupted"))
+        launched.give_up(Verdict("stopped", "The run was interrupted."))
         raise
-    except PerflabError as error:
-        launched.conclude(Verdict("failed", f"the run could not be carried out: {error}"))
+    except BaseException as error:
+        launched.give_up(Verdict("failed", f"The run could not be carried out: {error or repr(error)}"))
         raise
     return run
 
@@ -167,9 +169,9 @@ class _Launch:
         self._finish()
 
     def conclude(self, verdict: Verdict) -> None:
-        """Write ``run.json`` and ``isolation.json`` as far as they are known."""
-        self.event("verdict", verdict=verdict.word, reason=verdict.reason)
-        self.run.write_isolation(self.record.isolation)
+        """Write ``run.json``, and ``isolation.json`` if there is a proof, as far as they are known."""
+        if self.record.isolation:
+            self.run.write_isolation(self.record.isolation)
         self.run.write_info(
             {
                 "scenario": self.scenario.name,
@@ -185,6 +187,12 @@ class _Launch:
                 "versions": self.fleet.versions(),
             }
         )
+        self.event("verdict", verdict=verdict.word, reason=verdict.reason)
+
+    def give_up(self, verdict: Verdict) -> None:
+        """Conclude a run that was broken off; what cannot be written any more does not hide why."""
+        with contextlib.suppress(OSError):
+            self.conclude(verdict)
 
     def event(self, what: str, /, **details: Any) -> None:
         """Write an event down and show it."""
@@ -199,7 +207,7 @@ class _Launch:
             self._open(static_holes(self.fleet, self.target.services))
             if self.record.holes:
                 return ()
-            await self._phase("audit", asyncio.to_thread(self.audit.start))
+            await self._phase("audit", finish_in_thread(self.audit.start))
             result = await self._phase("preflight", self._preflight(collector, run_key))
             if self.delays_ns and not self.record.holes and not self.record.leaks:
                 self._check_delays(collector.spans())
@@ -226,7 +234,8 @@ class _Launch:
             result = await generator.wait()
         await collector.wait_quiet(SETTLE_S, 8.0)
         await asyncio.sleep(SETTLE_S / 2)
-        self.record.canaries += len(result.samples)
+        carriers = self.scenario.canary_carriers()
+        self.record.canaries += sum(sample.endpoint in carriers for sample in result.samples)
         samples = [msgspec.structs.asdict(sample) for sample in result.samples]
         sent = {sample.trace_id for sample in result.samples}
         spans = collector.spans()
@@ -243,7 +252,7 @@ class _Launch:
 
     def _check_delays(self, spans: pd.DataFrame) -> None:
         table = concat_spans([read_spans(self.run.path / PREFLIGHT_REQUESTS), spans])
-        generators_own = f"{GENERATOR_SERVICE}: "
+        generators_own = (f"{GENERATOR_SERVICE}: ", f"{GENERATOR_SERVICE} -> ")  # nobody could wait there
         known = sorted(
             name for name in find_entities(table, link(table)).names if not name.startswith(generators_own)
         )
@@ -262,9 +271,11 @@ class _Launch:
     ) -> None:
         """Real users, load with its guards, real users again."""
         await self._phase("before", self.watchdog.rest("before", before_s))
-        plan = self._plan(run_key, "spans/generator.parquet", captured=captured)
+        plan = self._plan(run_key, REQUESTS, captured=captured)
         self.record.result = await self._phase("load", self._load(plan))
-        self.record.canaries += self.record.result.sent
+        requests = read_spans(self.run.path / REQUESTS)
+        carried = requests["name"].isin(self.scenario.canary_carriers()) & (requests["outcome"] != "missed")
+        self.record.canaries += int(carried.sum())
         await self._phase("after", self.watchdog.rest("after", after_s))
         await collector.wait_quiet(SETTLE_S, 10.0)
 
@@ -277,6 +288,7 @@ class _Launch:
                 async for progress in generator:
                     if watching.done() and watching.exception() is not None:
                         raise LoadError("the run could not be watched any more") from watching.exception()
+                    self.record.progress = progress
                     self.watchdog.feed(progress)
                     if self.watch is not None:
                         self.watch("progress", msgspec.structs.asdict(progress))
@@ -290,11 +302,14 @@ class _Launch:
 
     async def _prove(self) -> None:
         """End the audit's window, let the last claims in, and say what is proven."""
-        await asyncio.to_thread(self.audit.end)
+        await finish_in_thread(self.audit.end)
         await asyncio.sleep(SETTLE_S)
-        proof = await asyncio.to_thread(
+        if self.record.result is not None:
+            self.watchdog.note_lost()
+        proof = await finish_in_thread(
             self.audit.finish, self.fleet.claims, self.fleet.sessions(), self.record.canaries
         )
+        self.record.refused_marks = refused_marks(self.fleet, self.scenario.holes.accept)
         self.record.isolation = {
             **proof,
             "refusals": self.fleet.refusals,
@@ -307,18 +322,8 @@ class _Launch:
     def _finish(self) -> None:
         record = self.record
         if record.result is not None:
-            record.thresholds = judge_thresholds(self.scenario, read_spans(self.run.path / "spans"))
-        self.conclude(
-            decide(
-                leaks=record.isolation["leaks"],
-                holes=record.holes,
-                breach=record.breach,
-                stopped=record.result.stopped if record.result else "",
-                thresholds=record.thresholds,
-                stores=record.isolation["stores"],
-                refusals=self.fleet.refusals,
-            )
-        )
+            record.thresholds = judge_thresholds(self.scenario, read_spans(self.run.path / REQUESTS))
+        self.conclude(decide(record, self.fleet.refusals))
 
     def _collector(self, directory: str) -> Collector:
         path = self.run.path / directory
@@ -356,21 +361,6 @@ class _Launch:
             return await work
         finally:
             phase["end_ns"] = time.time_ns()
-
-
-def _check(arrivals: Arrivals, target: Target, guards: Sequence[Guard]) -> None:
-    """Refuse before anything is started what the target does not allow."""
-    if arrivals.peak_per_s > target.max_rate_per_s:
-        raise ConfigError(
-            f"the arrivals reach {arrivals.peak_per_s:g} requests a second; "
-            f"the target allows {target.max_rate_per_s:g}"
-        )
-    if arrivals.duration_ns > duration_ns(target.max_duration):
-        seconds = arrivals.duration_ns / NS_PER_S
-        raise ConfigError(f"the arrivals last {seconds:g} s; the target allows {target.max_duration}")
-    rules = [*target.guards, *(guard.rule for guard in guards)]
-    if target.real_users is None and any(rule.of == "real_users" for rule in rules):
-        raise ConfigError("a guard watches real users, but the target does not say where; add real_users")
 
 
 def _hops(spans: pd.DataFrame) -> list[Hop]:

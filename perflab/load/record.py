@@ -11,7 +11,7 @@ import msgspec
 from perflab.config import Target
 from perflab.errors import LoadError
 from perflab.load.guard import Breach, Guard
-from perflab.load.plan import Result
+from perflab.load.plan import Progress, Result
 from perflab.shadow.canary import Leak
 from perflab.shadow.preflight import Hole
 
@@ -29,15 +29,21 @@ class Record:
     breach : Breach, optional
         The guard that stopped it.
     result : Result, optional
-        What the generator counted; None if it never started.
+        What the generator counted; None if it never came to its end.
+    progress : Progress, optional
+        The last line of its progress: what is known of a run that was broken off.
     real_users : dict of str to dict
         ``before``, ``during``, ``after``: ``n p50_ms p99_ms error_ratio``.
     lost : set of str
-        Services whose agents fell silent.
+        Services whose agents are silent.
+    silent : set of str
+        Services whose agents were silent for a while, or still are.
+    refused_marks : dict of str to int
+        ``<service>: <why>`` -> marks refused on the way in, without those of accepted holes.
     leaks : list of Leak
         Found while the run went on.
     canaries : int
-        Requests sent that carried one.
+        Requests sent whose endpoint writes one into them.
     isolation : dict
         The proof, as ``isolation.json`` has it.
     thresholds : list of dict
@@ -50,8 +56,11 @@ class Record:
     holes: list[Hole] = field(default_factory=list)
     breach: Breach | None = None
     result: Result | None = None
+    progress: Progress | None = None
     real_users: dict[str, dict[str, float]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+    refused_marks: dict[str, int] = field(default_factory=dict)
     leaks: list[Leak] = field(default_factory=list)
     canaries: int = 0
     isolation: dict[str, Any] = field(default_factory=dict)
@@ -62,17 +71,20 @@ class Record:
         """Return its part of ``run.json``."""
         return {
             "phases": self.phases,
-            "requests": _requests(self.result),
+            "requests": _requests(self.result, self.progress),
             "generator": msgspec.structs.asdict(self.result) if self.result else {},
             "thresholds": self.thresholds,
             "guards": [self._guard_row(guard) for guard in guards],
             "real_users": self.real_users,
-            "services": [
-                {"name": name, "state": "lost" if name in self.lost else "attached"}
-                for name in sorted(target.services)
-            ],
+            "services": [{"name": name, "state": self._state(name)} for name in sorted(target.services)],
+            "refused_marks": self.refused_marks,
             "holes": [hole.as_dict() for hole in self.holes],
         }
+
+    def _state(self, service: str) -> str:
+        if service in self.lost:
+            return "lost"
+        return "silent for a while" if service in self.silent else "attached"
 
     def _guard_row(self, guard: Guard) -> dict[str, Any]:
         try:
@@ -88,11 +100,14 @@ class Record:
         }
 
 
-def _requests(result: Result | None) -> dict[str, Any]:
-    counted = ("offered", "sent", "answered", "late", "missed")
-    errors = result.errors if result else {}
+def _requests(result: Result | None, progress: Progress | None) -> dict[str, Any]:
+    """Count requests: all of them, or those known of when the run was broken off."""
+    known = result or progress
+    outcomes = known.outcomes if known else {}
+    errors = {name: count for name, count in outcomes.items() if name != "answered"}
     return {
-        **{name: getattr(result, name) if result else 0 for name in counted},
+        **{name: getattr(known, name, 0) for name in ("offered", "sent", "late", "missed")},
+        "answered": outcomes.get("answered", 0),
         "errors": sum(errors.values()),
         "error_outcomes": errors,
     }

@@ -6,20 +6,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from perflab.load.guard import Breach
-from perflab.shadow.preflight import Hole
+from perflab.analysis.population import is_answered
+from perflab.load.record import Record
+from perflab.shadow.fleet import Fleet
 from perflab.trace.schema import GENERATOR_SERVICE
 from perflab.traffic.scenario import Scenario, Thresholds
 from perflab.units import NS_PER_MS
 
 EVERY = "all"
-_UNANSWERED = ("missed", "timeout", "connect_timeout", "refused", "reset", "malformed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +58,17 @@ def judge_thresholds(scenario: Scenario, spans: pd.DataFrame) -> list[dict[str, 
     return rows
 
 
-def decide(
-    *,
-    leaks: Sequence[Mapping[str, Any]],
-    holes: Sequence[Hole],
-    breach: Breach | None,
-    stopped: str,
-    thresholds: Sequence[Mapping[str, Any]],
-    stores: Sequence[Mapping[str, Any]],
-    refusals: Sequence[Mapping[str, Any]],
-) -> Verdict:
+def decide(record: Record, refusals: Sequence[Mapping[str, Any]]) -> Verdict:
     """Decide what a run amounts to.
 
     Parameters
     ----------
-    leaks, stores
-        As ``isolation.json`` has them.
-    holes : sequence of Hole
-        Open ones that forbade the run.
-    breach : Breach, optional
-        The guard that stopped it.
-    stopped : str
-        Another reason it was stopped for, ``""`` for none.
-    thresholds
-        From `judge_thresholds`.
-    refusals
-        Marked work the agents refused while the run went on.
+    record : Record
+        What it found out; with its thresholds judged and its proof made.
+    refusals : sequence of mapping
+        Marked work the agents refused at a store or a peer while the run went on.
     """
+    leaks, holes = record.isolation["leaks"], record.holes
     if leaks:
         leak = leaks[0]
         return Verdict(
@@ -95,25 +79,60 @@ def decide(
     if holes:
         more = f"; and {len(holes) - 1} more" if len(holes) > 1 else ""
         return Verdict("refused", _sentence(f"{holes[0].why}{_traced(holes[0].trace_id)}{more}"))
-    if breach is not None:
-        return Verdict("stopped", f"A guard stopped the run: {breach.reason}.")
-    if stopped:
-        return Verdict("stopped", _sentence(stopped))
+    if record.breach is not None:
+        return Verdict("stopped", f"A guard stopped the run: {record.breach.reason}.")
+    if record.result is not None and record.result.stopped:
+        return Verdict("stopped", _sentence(record.result.stopped))
+    failure = _undone(record, refusals) or _unproven(record.isolation["stores"]) or _unmet(record)
+    if failure:
+        return Verdict("failed", failure)
+    proof = (
+        "isolation is proven" if record.isolation["stores"] else "there was no store to prove isolation of"
+    )
+    return Verdict("passed", f"Every threshold held, no guard tripped, and {proof}.")
+
+
+def refused_marks(fleet: Fleet, accepted: Collection[str]) -> dict[str, int]:
+    """Return ``<service>: <why>`` -> marks refused on the way in, without those of accepted holes."""
+    return {
+        f"{service}: {kind}": count
+        for service, judged in sorted(fleet.marks().items())
+        for kind, count in sorted(judged.items())
+        if kind != "marked" and f"{service}: {kind}" not in accepted
+    }
+
+
+def _undone(record: Record, refusals: Sequence[Mapping[str, Any]]) -> str:
+    """Say what of the work was not done or not watched, "" if nothing."""
     if refusals:
         first = refusals[0]
-        return Verdict(
-            "failed",
+        return (
             f"{len(refusals)} pieces of shadow work were refused, first in {first['service']}: "
-            f"{first['store']}, {first['what']}{_traced(first['trace_id'])}.",
+            f"{first['store']}, {first['what']}{_traced(first['trace_id'])}."
         )
-    unproven = [store for store in stores if not store["proven"]]
-    if unproven:
-        why = [*unproven[0].get("reasons", []), *unproven[0].get("not_checked", [])]
-        return Verdict("failed", f"Isolation of {unproven[0]['name']} is not proven: {'; '.join(why)}.")
-    broken = [row for row in thresholds if not row["passed"]]
-    if broken:
-        return Verdict("failed", _sentence(_broken(broken[0])))
-    return Verdict("passed", "Every threshold held, no guard tripped, and isolation is proven.")
+    if record.refused_marks:
+        where, count = next(iter(record.refused_marks.items()))
+        return f"{count} marks were not accepted, so that work was not done; first {where}."
+    if record.lost:
+        return f"The agent of {', '.join(sorted(record.lost))} fell silent while the run went on."
+    if record.result is None or not record.result.sent:
+        return "No request was sent."
+    if record.real_users.get("during", {}).get("n") == 0:
+        return "No real user was seen while load was sent, so whether they were harmed cannot be said."
+    return ""
+
+
+def _unproven(stores: Sequence[Mapping[str, Any]]) -> str:
+    for store in stores:
+        if not store["proven"]:
+            why = [*store.get("reasons", []), *store.get("not_checked", [])]
+            return f"Isolation of {store['name']} is not proven: {'; '.join(why)}."
+    return ""
+
+
+def _unmet(record: Record) -> str:
+    broken = [row for row in record.thresholds if not row["passed"]]
+    return _sentence(_broken(broken[0])) if broken else ""
 
 
 def _judge(name: str, thresholds: Thresholds, requests: pd.DataFrame) -> list[dict[str, Any]]:
@@ -131,7 +150,7 @@ def _measure(metric: str, requests: pd.DataFrame) -> float | None:
     if metric == "error_ratio":
         return float((requests["outcome"] != "answered").mean())
     latency = requests["start_ns"] + requests["duration_ns"] - requests["scheduled_ns"]
-    latency = latency.astype("float64").mask(requests["outcome"].isin(_UNANSWERED), math.inf).sort_values()
+    latency = latency.astype("float64").mask(~is_answered(requests), math.inf).sort_values()
     ratio = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}[metric]
     value = float(latency.iloc[max(math.ceil(ratio * len(latency)) - 1, 0)]) / NS_PER_MS
     return value if math.isfinite(value) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from perflab.config import Target
 from perflab.load.generator import Generator
@@ -21,6 +21,7 @@ from perflab.shadow.audit import Audit
 from perflab.shadow.fleet import Fleet, Window, between
 
 GUARD_EVERY_S = 1.0
+_T = TypeVar("_T")
 
 
 class Watchdog:
@@ -85,7 +86,7 @@ class Watchdog:
 
     async def leaked(self, audit: Audit) -> bool:
         """Look whether shadow work reached production since the last look; if so, kill the run at once."""
-        leaks = await asyncio.to_thread(audit.poll)
+        leaks = await finish_in_thread(audit.poll)
         if leaks:
             self._kill()
             self._record.leaks += leaks
@@ -93,7 +94,7 @@ class Watchdog:
         return bool(leaks)
 
     async def watch(self, generator: Generator, audit: Audit) -> None:
-        """Watch until cancelled, or until something makes the run stop; then stop it and return."""
+        """Watch until cancelled, or until a leak stops the run; a guard stops it, leaks are looked for on."""
         users = self.users()
         judged_s = time.monotonic()
         while True:
@@ -102,20 +103,36 @@ class Watchdog:
                 leak = self._record.leaks[0]
                 await generator.stop(f"shadow work reached production: {leak.store} {leak.where}")
                 return
-            self._note_lost()
-            if time.monotonic() - judged_s < GUARD_EVERY_S:
+            self.note_lost()
+            if self._record.breach is not None or time.monotonic() - judged_s < GUARD_EVERY_S:
                 continue
             judged_s = time.monotonic()
             now = self.users()
-            breach = self._judge(_reading(between(now, users)), self._shadow.take())
+            seen = None if self._blind() else _reading(between(now, users))
+            breach = self._judge(seen, self._shadow.take())
             users = now
             if breach is not None:
                 self._record.breach = breach
                 self._event("guard tripped", reason=breach.reason, value=breach.value, limit=breach.limit)
                 await generator.stop(breach.reason)
-                return
 
-    def _judge(self, real_users: Reading, shadow: Reading | None) -> Breach | None:
+    def note_lost(self) -> None:
+        """Note which services have fallen silent, and which of them report again."""
+        record = self._record
+        lost = set(self._fleet.lost(self._target.services))
+        for name in sorted(lost - record.lost):
+            self._event("service lost", service=name, why=f"the agent of {name} has not reported for 3 s")
+        for name in sorted(record.lost - lost):
+            self._event("service back", service=name)
+        record.silent |= lost
+        record.lost = lost
+
+    def _blind(self) -> bool:
+        """Whether the service in which real users are measured has fallen silent."""
+        real_users = self._target.real_users
+        return real_users is not None and real_users.service in self._record.lost
+
+    def _judge(self, real_users: Reading | None, shadow: Reading | None) -> Breach | None:
         for guard in self._guards:
             reading: Any = real_users if guard.rule.of == "real_users" else shadow
             if reading is not None and reading.count:
@@ -127,11 +144,19 @@ class Watchdog:
                 return breach
         return None
 
-    def _note_lost(self) -> None:
-        lost = set(self._fleet.lost(self._target.services)) - self._record.lost
-        for name in sorted(lost):
-            self._event("service lost", service=name, why="its agent has not reported for three seconds")
-        self._record.lost |= lost
+
+async def finish_in_thread(step: Callable[..., _T], *arguments: Any) -> _T:
+    """Do a blocking step on a thread; cancelled, wait for its end first.
+
+    What closes the object the step works on must not run beside it: a connection it is just opening would
+    stay open, and a publication it is just making would stay in production.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(step, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 def _reading(window: Window) -> Reading:

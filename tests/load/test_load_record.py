@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perflab.config import GuardRule, Secret, Target
 from perflab.load.guard import Breach, Guard
+from perflab.load.plan import Progress
 from perflab.load.record import Record
 
 TARGET = Target(
@@ -45,3 +46,32 @@ def test_guards_are_written_with_limit_worst_and_trip() -> None:
         {"of": "real_users", "metric": "p99_ms", "limit": None, "worst": None, "tripped": False},
     ]
     assert [service["state"] for service in info["services"]] == ["attached", "lost"]
+
+
+def test_a_run_that_was_broken_off_says_what_it_had_sent() -> None:
+    """Without a result the last progress is what is known of the requests."""
+    # GIVEN a run of which only progress was heard
+    counted = {"due": 9, "offered": 9, "sent": 8, "missed": 1, "late": 2, "substituted": 0}
+    progress = Progress(
+        elapsed_ns=1,
+        **counted,
+        in_flight=2,
+        waiting=0,
+        outcomes={"answered": 5, "reset": 1, "missed": 1},
+        errors=2,
+        latencies=[],
+        outstanding=[],
+    )
+    # WHEN it is written down
+    requests = Record(progress=progress).as_info(TARGET, [])["requests"]
+    # THEN it is as heard
+    assert (requests["offered"], requests["sent"], requests["answered"], requests["errors"]) == (9, 8, 5, 2)
+
+
+def test_a_service_that_came_back_is_told_from_one_that_is_lost() -> None:
+    """A service that was silent for a while was neither well all the time nor lost."""
+    # GIVEN two services that fell silent, one of which came back
+    record = Record(lost={"cart"}, silent={"cart", "stock"})
+    # THEN their states differ
+    states = [service["state"] for service in record.as_info(TARGET, [])["services"]]
+    assert states == ["lost", "silent for a while"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,11 @@ import pytest
 
 from perflab.config import GuardRule
 from perflab.load.guard import Breach
-from perflab.load.verdict import decide, judge_thresholds
+from perflab.load.plan import Result
+from perflab.load.record import Record
+from perflab.load.recording import OUTCOMES
+from perflab.load.verdict import decide, judge_thresholds, refused_marks
+from perflab.shadow.fleet import Fleet
 from perflab.shadow.preflight import Hole
 from perflab.trace.schema import span_table
 from perflab.traffic.scenario import Endpoint, Scenario, Thresholds
@@ -24,17 +29,20 @@ BROKEN = {"endpoint": "pay", "metric": "p99_ms", "limit": 100.0, "value": 250.0,
 REFUSAL = {"service": "stock", "store": "postgres", "what": "killed", "trace_id": "0" * 32}
 
 
+def _result(sent: int = 10, stopped: str = "") -> Result:
+    """Return the result of a generator whose requests were all answered."""
+    times = dict.fromkeys(("p50_ms", "p99_ms", "p999_ms", "max_ms", "lateness_p99_ms", "cpu_s"), 1.0)
+    counts = dict.fromkeys(("late", "missed", "substituted", "not_begun", "connections"), 0)
+    kinds: dict[str, Any] = {"outcomes": {"answered": sent}, "errors": {}, "missed_reasons": {}}
+    all_sent = {"offered": sent, "sent": sent, "answered": sent}
+    return Result(stopped=stopped, start_ns=0, duration_ns=1, **all_sent, **counts, **kinds, **times)
+
+
 def _decide(**found: Any) -> tuple[str, str]:
-    nothing: dict[str, Any] = {
-        "leaks": [],
-        "holes": [],
-        "breach": None,
-        "stopped": "",
-        "thresholds": [],
-        "stores": [PROVEN],
-        "refusals": [],
-    }
-    verdict = decide(**{**nothing, **found})
+    """Decide a run of which nothing bad is known but what is given."""
+    proof = {"leaks": found.pop("leaks", []), "stores": found.pop("stores", [PROVEN])}
+    refusals = found.pop("refusals", [])
+    verdict = decide(Record(isolation=proof, **{"result": _result(), **found}), refusals)
     return verdict.word, verdict.reason
 
 
@@ -49,7 +57,13 @@ def _decide(**found: Any) -> tuple[str, str]:
             "Isolation of redis is not proven: 1 change is unattributed.",
         ),
         ({"refusals": [REFUSAL]}, "failed", "stock: postgres, killed"),
-        ({"stopped": "kill switch"}, "stopped", "Kill switch."),
+        ({"result": _result(stopped="kill switch")}, "stopped", "Kill switch."),
+        ({"refused_marks": {"worker: refused: stale": 3}}, "failed", "3 marks were not accepted"),
+        ({"lost": {"worker", "cart"}}, "failed", "The agent of cart, worker fell silent"),
+        ({"result": _result(sent=0)}, "failed", "No request was sent."),
+        ({"real_users": {"during": {"n": 0}}}, "failed", "No real user was seen"),
+        ({"real_users": {"during": {"n": 7}}}, "passed", "isolation is proven"),
+        ({"stores": []}, "passed", "there was no store to prove isolation of"),
         ({"breach": BREACH}, "stopped", "p99 was 900 ms"),
         ({"holes": [HOLE, HOLE]}, "refused", "hook psycopg is off; and 1 more."),
         ({"leaks": [LEAK]}, "leaked", "postgres, orders (insert), trace abababab"),
@@ -121,7 +135,9 @@ def test_thresholds_are_judged_per_endpoint_and_for_all() -> None:
     assert rows["all", "error_ratio"]["passed"]
 
 
-@pytest.mark.parametrize("outcome", ["missed", "timeout", "reset", "refused"])
+@pytest.mark.parametrize(
+    "outcome", [name for name in OUTCOMES if name not in ("", "answered", "check_failed")]
+)
 def test_unanswered_requests_cannot_pass_a_percentile(outcome: str) -> None:
     """A quantile that lies among requests never answered has no value and does not pass."""
     # GIVEN one answer and one request without
@@ -131,3 +147,24 @@ def test_unanswered_requests_cannot_pass_a_percentile(outcome: str) -> None:
     (row,) = judge_thresholds(scenario, spans)
     # THEN it did not pass
     assert (row["value"], row["passed"]) == (None, False)
+
+
+def test_refused_marks_are_counted_but_for_accepted_holes() -> None:
+    """Marks judged other than marked are counted by service and reason; what was accepted is left out."""
+    # GIVEN an agent that accepted two marks and refused three, for two reasons
+    fleet = Fleet()
+    report = {
+        "process": "p1",
+        "service": "worker",
+        "pid": 1,
+        "hooks": {},
+        "uncovered": [],
+        "control": {"live": [7]},
+        "marks": {"marked": 2, "refused: expired": 1, "refused: hole": 2},
+        "claims": [],
+        "sessions": [],
+        "unmarked": {"latency": {}, "errors": 0},
+    }
+    fleet.receive(json.dumps(report).encode())
+    # THEN the reason that was not accepted is counted
+    assert refused_marks(fleet, ["worker: refused: hole"]) == {"worker: refused: expired": 1}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 from perflab.config import GuardRule, RealUsers, Secret, Target
 from perflab.load.guard import Guard
 from perflab.load.plan import Progress
 from perflab.load.record import Record
-from perflab.load.watchdog import Watchdog
+from perflab.load.watchdog import Watchdog, finish_in_thread
 from perflab.load.window import Histogram
 from perflab.shadow.canary import Leak
 from perflab.shadow.fleet import Fleet
@@ -178,3 +179,64 @@ def test_a_silent_service_is_noted_once() -> None:
     # THEN it is lost, once
     assert watched.record.lost == {"gateway"}
     assert [details["service"] for what, details in watched.events if what == "service lost"] == ["gateway"]
+
+
+def test_a_service_that_reports_again_is_noted() -> None:
+    """A lost service that reports again is lost no more, and its silence is remembered."""
+    # GIVEN a service that was lost
+    watched = Watched()
+    watched.dog.note_lost()
+    # WHEN it reports
+    watched.serve(10, 1)
+    watched.dog.note_lost()
+    # THEN it is back
+    assert watched.record.lost == set()
+    assert watched.record.silent == {"gateway"}
+    assert [what for what, _ in watched.events] == ["service lost", "service back"]
+
+
+def test_a_guard_that_cannot_see_real_users_stops_the_run() -> None:
+    """When the service in which real users are measured falls silent, a guard on them trips."""
+    # GIVEN a guard on real users, and no report of their service
+    watched = Watched(GuardRule(of="real_users", metric="error_ratio", below=0.1, windows=1))
+    # WHEN the run is watched
+    asyncio.run(watched.watch(5.0))
+    # THEN it was stopped, for want of a measurement
+    assert "nothing could be measured of error ratio of real users" in watched.generator.stopped
+
+
+def test_leaks_are_looked_for_after_a_guard_has_tripped() -> None:
+    """While the last requests end, a leak still kills the run."""
+    # GIVEN a guard that trips after a second, and an audit whose fifth poll finds a leak
+    rule = GuardRule(of="real_users", metric="error_ratio", below=0.1, windows=1)
+    watched = Watched(rule, polls=([], [], [], [], [LEAK]))
+    # WHEN the run is watched
+    asyncio.run(watched.watch(8.0))
+    # THEN both were noted, and the run was killed
+    assert watched.record.breach is not None
+    assert watched.record.leaks == [LEAK]
+    assert watched.killed == 1
+
+
+def test_a_step_on_a_thread_is_waited_for_when_cancelled() -> None:
+    """What is cancelled half way ends before its caller goes on."""
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def step() -> None:
+        begun.set()
+        may_end.wait(10)
+        ended.set()
+
+    async def cancel_half_way() -> bool:
+        # GIVEN a step under way
+        task = asyncio.create_task(finish_in_thread(step))
+        await asyncio.to_thread(begun.wait, 10)
+        # WHEN it is cancelled
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.1, may_end.set)
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    # THEN the step has ended by the time the task has
+    assert asyncio.run(cancel_half_way())
+    assert ended.is_set()
