@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ class Teller:
                 )
         elif what == "phase":
             self.say(_PHASES.get(details["name"], details["name"]))
-        elif what in ("hole", "leak", "guard tripped", "service lost"):
+        elif what in ("hole", "leak", "guard tripped", "service lost", "service died"):
             told = details.get("why") or details.get("reason") or details.get("where")
             self.say(f"{what}: {told}")
         elif what == "real users":
@@ -65,3 +66,23 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let a cleaning-up end before Ctrl-C or SIGTERM is heard: raised afterwards, however often it came."""
+    heard: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, lambda number, _: heard.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt

@@ -19,6 +19,11 @@ from pathlib import Path
 from shlex import split
 from typing import Any
 
+import psycopg
+import redis
+from psycopg.conninfo import make_conninfo
+
+from perflab.cli._progress import uninterrupted
 from perflab.demo.check import missing_writes, read_log
 from perflab.demo.processes import ServiceError, ServiceGroup, ServiceProcess
 from perflab.demo.scratch import scratch_directory
@@ -97,21 +102,26 @@ class Stage:
         self._logs = logs
         self._wishes = wishes
         self._stack = ExitStack()
+        self._shop: ServiceGroup | None = None
         self._customers: ServiceGroup | None = None
 
     def __enter__(self) -> Stage:
         try:
             self._start()
-        except (StoreError, ServiceError) as error:
-            self._stack.close()
-            raise PerflabError(str(error)) from error
+        except (StoreError, ServiceError, psycopg.Error, redis.RedisError) as error:
+            self._end()
+            raise PerflabError(f"the stage could not be set: {error}") from error
         except BaseException:
-            self._stack.close()
+            self._end()
             raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        self._end()
+
+    def died(self) -> list[str]:
+        """Return the services that ended by themselves."""
+        return [service.name for service in self._shop.dead()] if self._shop is not None else []
 
     def end_customers(self) -> None:
         """Let the real users finish what they are doing and leave."""
@@ -119,33 +129,54 @@ class Stage:
             self._customers.stop(grace_s=20)
 
     def real_user_writes(self) -> dict[str, Any]:
-        """Return how many of the real users' writes were acknowledged, and which of them are missing."""
+        """Return how many of the real users' writes were acknowledged, and which of them are missing.
+
+        Raises
+        ------
+        PerflabError
+            If a store does not answer any more.
+        """
         written = sum(1 for entry in read_log(self._customers_log) if entry["id"] is not None)
-        missing = missing_writes(self._database_url, self._customers_log, self._redis_url)
+        try:
+            missing = missing_writes(self._database_url, self._customers_log, self._redis_url)
+        except (psycopg.Error, redis.RedisError) as error:
+            raise PerflabError(f"the shop's stores do not answer: {error}") from error
         found = [{"what": entry.what, "id": entry.id, "reference": entry.reference} for entry in missing]
         return {"acknowledged": written, "missing": len(found), "missing_writes": found}
 
     def live_hits(self, canary: str) -> int:
-        """Return how many charges with a canary the real bank has seen."""
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{self._ports[_OUTSIDE]}/charges", timeout=10
-        ) as answer:
-            return sum(canary in reference for reference in json.load(answer)["references"])
+        """Return how many charges with a canary the real bank has seen.
+
+        Raises
+        ------
+        PerflabError
+            If the bank does not answer any more.
+        """
+        book = f"http://127.0.0.1:{self._ports[_OUTSIDE]}/charges"
+        try:
+            with urllib.request.urlopen(book, timeout=10) as answer:
+                return sum(canary in reference for reference in json.load(answer)["references"])
+        except (OSError, ValueError) as error:
+            raise PerflabError(f"the bank does not answer: {error}") from error
+
+    def _end(self) -> None:
+        with uninterrupted():
+            self._stack.close()
 
     def _start(self) -> None:
         self._wishes.check()
         self._scratch = self._stack.enter_context(scratch_directory()).path
         postgres = self._stack.enter_context(PostgresServer(self._scratch / "postgres"))
-        redis = self._stack.enter_context(RedisServer(self._scratch / "redis"))
+        cache = self._stack.enter_context(RedisServer(self._scratch / "redis"))
         self._database_url = database.create_database(postgres.admin_dsn)
         database.set_up(self._database_url, mended=self._wishes.mended)
-        self._redis_url = database.create_redis_login(redis.admin_url)
+        self._redis_url = database.create_redis_login(cache.admin_url)
         names = [service.name for service in SERVICES if service.health_path is not None]
-        self._ports = {name: free_port() for name in names}
-        self._sandbox = free_port()
-        self._write_config(postgres, redis)
+        self._sandbox, self._collector, *ports = _free_ports(len(names) + 2)
+        self._ports = dict(zip(names, ports, strict=True))
+        self._write_config(postgres, cache)
         services = self._services()
-        self._stack.enter_context(ServiceGroup(services, self._scratch))
+        self._shop = self._stack.enter_context(ServiceGroup(services, self._scratch))
         self._customers_log = self._scratch / "customers.jsonl"
         self._customers_log.touch()
         gateway = f"http://127.0.0.1:{self._ports['gateway']}"
@@ -154,16 +185,16 @@ class Stage:
         customers = ServiceProcess("customers", argv, {}, self._logs / "customers.log")
         self._customers = self._stack.enter_context(ServiceGroup([customers], self._scratch))
 
-    def _write_config(self, postgres: PostgresServer, redis: RedisServer) -> None:
+    def _write_config(self, postgres: PostgresServer, cache: RedisServer) -> None:
         """Prepare the shadows and write ``perflab.toml``, its secrets in files of their own."""
         password = secrets.token_urlsafe(18)
         prepare_postgresql(postgres.admin_dsn, "shop", "shop_shadow", "shop_shadow", password)
-        prepare_redis(redis.admin_url, "shop_shadow", password, PREFIX)
+        prepare_redis(cache.admin_url, "shop_shadow", password, PREFIX)
         self._secret("control.key", secrets.token_hex(32))
         self._secret("postgres.shadow", postgres.dsn("shop_shadow", "shop_shadow", password))
         self._secret("postgres.audit", _of_database(postgres.admin_dsn, "shop"))
-        self._secret("redis.shadow", redis.url("shop_shadow", password))
-        self._secret("redis.audit", redis.admin_url)
+        self._secret("redis.shadow", cache.url("shop_shadow", password))
+        self._secret("redis.audit", cache.admin_url)
         attached = "\n".join(
             f"{service.name} = [{self._address(service.name)}]"
             for service in SERVICES
@@ -172,10 +203,10 @@ class Stage:
         text = _TOML.format(
             entry=f"127.0.0.1:{self._ports['gateway']}",
             here=self._scratch,
-            collector=f"127.0.0.1:{free_port()}",
+            collector=f"127.0.0.1:{self._collector}",
             attached=attached,
             postgres=postgres.port,
-            redis=redis.port,
+            redis=cache.port,
             prefix=PREFIX,
             bank=f"127.0.0.1:{self._ports[_OUTSIDE]}",
             sandbox=f"127.0.0.1:{self._sandbox}",
@@ -261,9 +292,15 @@ def read_delay(text: str) -> tuple[str, int]:
     return entity.strip(), delay_ns
 
 
-def _of_database(dsn: str, name: str) -> str:
-    from psycopg.conninfo import make_conninfo
+def _free_ports(count: int) -> list[int]:
+    """Return ports that are free, each another one."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
 
+
+def _of_database(dsn: str, name: str) -> str:
     return make_conninfo(dsn, dbname=name)
 
 

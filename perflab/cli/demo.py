@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import secrets
 import shutil
 import sys
 from collections.abc import Mapping
@@ -88,8 +90,18 @@ def run(arguments: argparse.Namespace) -> int:
         except PerflabError as error:
             if error.exit_code == 2:
                 shutil.rmtree(logs, ignore_errors=True)
-                raise
-            raise type(error)(f"{error}\nEverything was stopped. The services' logs: {logs}") from error
+            else:
+                error.add_note(_where_logs_are(arguments.out, logs))
+            raise
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            failure = PerflabError(f"the demo could not go on: {error}")
+            failure.add_note(_where_logs_are(arguments.out, logs))
+            raise failure from error
+        finally:
+            with contextlib.suppress(OSError):  # others' logs are in it, or it is gone
+                logs.parent.rmdir()
     _tell_end(finished, report, arguments, teller)
     return 0 if finished.verdict == "passed" else 1
 
@@ -132,29 +144,53 @@ def _play(
 
 
 def _add_what_the_shop_knows(finished: Run, stage: Any) -> None:
-    """Add to the proof what only the shop's owner can look up: real users' writes, the bank's book."""
-    proof = finished.isolation
-    writes = stage.real_user_writes()
-    hits = stage.live_hits(f"plc-{finished.run_id}")
-    outbound = [
-        {**row, "live_hits": hits if row["name"] == "bank" else 0} for row in proof.get("outbound", [])
-    ]
-    finished.write_isolation({**proof, "outbound": outbound, "real_user_writes": writes})
-    problem = ""
-    if writes["missing"]:
-        problem = f"{writes['missing']} acknowledged writes of real users are missing."
-    elif hits:
-        problem = f"{hits} charges of shadow work reached the real bank."
-    if problem and finished.verdict not in ("leaked", "refused"):
-        finished.write_info({**finished.info, "verdict": "failed", "reason": problem})
+    """Add what only the shop's owner can look up: services that died, real users' writes, the bank's book."""
+    info, proof = finished.info, finished.isolation
+    found = _look_up(proof, stage, f"plc-{finished.run_id}")
+    if died := stage.died():
+        for name in died:
+            finished.event("service died", service=name)
+        states = {row["name"]: row for row in info["services"]}
+        info["services"] = [
+            *({**states, **{name: {"name": name, "state": "died"} for name in died}}).values()
+        ]
+        found.append(("failed", f"{', '.join(died)} ended while the run went on."))
+    finished.write_isolation(proof)
+    rank = ["leaked", "refused", "stopped", "failed", "passed"]
+    word, reason = min([(info["verdict"], info["reason"]), *found], key=lambda pair: rank.index(pair[0]))
+    finished.write_info({**info, "verdict": word, "reason": reason})
+    if reason != info["reason"]:
+        finished.event("verdict", verdict=word, reason=reason)
+
+
+def _look_up(proof: dict[str, Any], stage: Any, canary: str) -> list[tuple[str, str]]:
+    """Complete the proof from the shop's own books; return what speaks against the run, as verdicts."""
+    found = []
+    try:
+        hits = stage.live_hits(canary)
+        for row in proof.get("outbound", []):
+            row["live_hits"] = hits if row["name"] == "bank" else 0
+        if hits:
+            charge = {"store": "bank", "where": "charges", "trace_id": "", "what": "POST", "time_ns": 0}
+            proof["leaks"].append({**charge, "evidence": f"{hits} charges carry this run's canary"})
+            found.append(("leaked", f"Shadow work reached production: {hits} charges at the real bank."))
+        writes = proof["real_user_writes"] = stage.real_user_writes()
+        if writes["missing"]:
+            found.append(("failed", f"{writes['missing']} acknowledged writes of real users are missing."))
+    except PerflabError as error:
+        found.append(("failed", f"Whether production was left alone cannot be looked up: {error}."))
+    return found
 
 
 def _report(finished: Run, reports: Path) -> Path:
+    from perflab.demo.scratch import scratch_directory
     from perflab.report.export import export
     from perflab.report.render import render
 
     reports.mkdir(parents=True, exist_ok=True)
-    notebook = render("loadtest", {"run": str(finished.path.resolve())}, into=finished.path / "report.ipynb")
+    params = {"run": str(finished.path.resolve())}
+    with scratch_directory() as scratch:  # the next demo sweeps it, should this one be killed
+        notebook = render("loadtest", params, into=finished.path / "report.ipynb", scratch=scratch.path)
     title = f"Load test {finished.run_id}"
     return export(notebook, reports / f"{finished.run_id}.html", title=title).path
 
@@ -177,13 +213,18 @@ def _traffic(arguments: argparse.Namespace) -> tuple[Scenario, Arrivals]:
 
 def _make_directories(out: Path) -> Path:
     """Make where runs, reports and logs go; return where the services' logs go for now."""
-    logs = out / "logs" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    logs = out / "logs" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     try:
         logs.mkdir(parents=True, exist_ok=True)
         (out / "reports").mkdir(exist_ok=True)
     except OSError as error:
         raise PerflabError(f"cannot write to {out}: {error.strerror or error}") from error
     return logs
+
+
+def _where_logs_are(out: Path, logs: Path) -> str:
+    moved = [] if logs.exists() else sorted((out / "runs").glob("*/logs"))
+    return f"Everything was stopped. The services' logs: {moved[-1] if moved else logs}"
 
 
 def _pair(text: str, sign: str, form: str) -> tuple[str, str]:

@@ -33,6 +33,7 @@ def render(
     into: Path,
     deadline_s: float = DEADLINE_S,
     cancelled: threading.Event | None = None,
+    scratch: Path | None = None,
 ) -> Path:
     """Execute a template with parameters into a notebook.
 
@@ -48,6 +49,8 @@ def render(
         Seconds for everything, the kernel's start included.
     cancelled : threading.Event, optional
         Setting it from another thread ends the rendering.
+    scratch : Path, optional
+        Where the kernel's folder is made, instead of among the system's temporary ones.
 
     Returns
     -------
@@ -70,7 +73,7 @@ def render(
     aside = into.with_name(f".{into.name}.{os.getpid()}-{threading.get_ident()}.ipynb")
     failed = into.with_name(f"{into.name}.failed.ipynb")
     try:
-        _execute(declared, given, aside, deadline_s, cancelled)
+        _execute(declared, given, aside, deadline_s, cancelled, scratch)
         _settle(aside, given)
         aside.replace(into)
         failed.unlink(missing_ok=True)
@@ -99,12 +102,13 @@ def _execute(
     aside: Path,
     deadline_s: float,
     cancelled: threading.Event | None,
+    scratch: Path | None,
 ) -> None:
     """Run papermill on a thread and wait for it, for the deadline or for the caller's change of mind."""
     from perflab.report.kernel import OwnKernel
 
     ends_at = time.monotonic() + deadline_s
-    with tempfile.TemporaryDirectory(prefix="perflab-render-") as text:
+    with tempfile.TemporaryDirectory(prefix="perflab-render-", dir=scratch) as text:
         folder = Path(text)
         params_file = folder / "params.json"
         params_file.write_text(json.dumps(params, ensure_ascii=False, indent=2), encoding="utf-8")

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from perflab.cli._progress import Teller, interruptible
+from perflab.cli._progress import Teller, interruptible, uninterrupted
 
 
 def test_events_are_told_in_plain_lines():
@@ -43,3 +43,24 @@ def test_sigterm_interrupts_as_ctrl_c_does():
         os.kill(os.getpid(), signal.SIGTERM)
     # THEN the old handler is back
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_cleaning_up_ends_before_an_interrupt_is_heard(number):
+    """Signals that come while something is cleaned up are heard once it is done."""
+    # GIVEN a cleaning-up in which two signals come
+    before = signal.getsignal(number)
+    done = []
+
+    def clean_up():
+        with uninterrupted():
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            done.append("cleaned up")
+
+    # WHEN it runs
+    with pytest.raises(KeyboardInterrupt):
+        clean_up()
+    # THEN it came to its end first, and the old handler is back
+    assert done == ["cleaned up"]
+    assert signal.getsignal(number) is before
