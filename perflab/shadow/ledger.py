@@ -134,7 +134,22 @@ class Ledger:
 
 
 def holes_of(service: str, hooks: Mapping[str, Mapping[str, str]], uncovered: Iterable[str]) -> set[str]:
-    """Name the holes of one process: ``<service>: hook <name> is off`` or ``<service>: driver <name>``."""
+    """Name the holes of one process.
+
+    Parameters
+    ----------
+    service : str
+        What tables call it.
+    hooks : mapping
+        Hook -> its ``state``, ``version`` and ``reason``.
+    uncovered : iterable of str
+        Drivers it imported that no hook covers.
+
+    Returns
+    -------
+    set of str
+        ``<service>: hook <name> is off`` or ``<service>: driver <name> is not covered``.
+    """
     off = {
         f"{service}: hook {name} is {state['state']}"
         for name, state in hooks.items()

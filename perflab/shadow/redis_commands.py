@@ -23,7 +23,15 @@ Claimed = Callable[[Any], str]
 
 
 def hook(client_class: Any, pipeline_class: Any, claimed: Claimed) -> None:
-    """Wrap the sync client and pipeline."""
+    """Wrap the sync client and pipeline.
+
+    Parameters
+    ----------
+    client_class, pipeline_class : type
+        ``redis.Redis`` and its pipeline.
+    claimed : callable
+        Tells the store of a pool.
+    """
     execute = client_class.execute_command
 
     @functools.wraps(execute)
@@ -44,7 +52,13 @@ def hook(client_class: Any, pipeline_class: Any, claimed: Claimed) -> None:
 
 
 def hook_async(client_class: Any, pipeline_class: Any, claimed: Claimed) -> None:
-    """Wrap the async client and pipeline."""
+    """Wrap the async client and pipeline.
+
+    Parameters
+    ----------
+    client_class, pipeline_class, claimed
+        See `hook`; of ``redis.asyncio``.
+    """
     execute = client_class.execute_command
 
     @functools.wraps(execute)

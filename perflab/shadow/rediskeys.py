@@ -178,7 +178,14 @@ def wrapped(value: Any, headers: str) -> Any:
 def restored(answer: Any, prefix: str, found: Callable[[str], None]) -> Any:
     """Undo on an answer what was done to the command: strip key prefixes and envelopes.
 
-    ``found`` is called with the headers of each envelope met.
+    Parameters
+    ----------
+    answer
+        As the server gave it, at any depth.
+    prefix : str
+        What went before each key.
+    found : callable
+        Called with the headers of each envelope met.
     """
     if isinstance(answer, (list, tuple, set, frozenset)):
         return type(answer)(restored(item, prefix, found) for item in answer)

@@ -91,6 +91,13 @@ def require_live(shadow: Shadow, store: str) -> None:
 def refuse(store: str, why: str, shadow: Shadow | None = None) -> NoReturn:
     """Count a refusal and raise it.
 
+    Parameters
+    ----------
+    store, why : str
+        What was refused, for people.
+    shadow : Shadow, optional
+        The mark of the work; by default the running code's.
+
     Raises
     ------
     ShadowError
@@ -136,7 +143,15 @@ def suppressed() -> bool:
 def begin(
     name: str, kind: SpanKind, attributes: dict[str, Any], parent: otel_context.Context | None = None
 ) -> Span:
-    """Start a span of the running code; marked work says so on it."""
+    """Start a span of the running code; marked work says so on it.
+
+    Parameters
+    ----------
+    name, kind, attributes
+        Of the span.
+    parent : Context, optional
+        Where it belongs; by default to the running span.
+    """
     shadow = current()
     if shadow is not None:
         attributes[SYNTHETIC] = "test"

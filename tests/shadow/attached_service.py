@@ -95,6 +95,19 @@ async def attempt_async(function: Callable[[], Any]) -> Any:
         return f"{type(error).__name__}: {error}"
 
 
+def plain_of(value: Any) -> Any:
+    """Write an answer so that it can be compared and sent: bytes stay told from text, sets have an order."""
+    if isinstance(value, bytes):
+        return f"b:{value.decode()}"
+    if isinstance(value, dict):
+        return {str(plain_of(key)): plain_of(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(plain_of, value))
+    if isinstance(value, (list, tuple)):
+        return [plain_of(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+
+
 def is_refused(said: Any, why: str) -> bool:
     """Tell whether `attempt` met a ShadowError that gives this reason."""
     return str(said).startswith("ShadowError: ") and why in said
