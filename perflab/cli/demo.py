@@ -154,7 +154,7 @@ def _add_what_the_shop_knows(finished: Run, stage: Any) -> None:
         info["services"] = [
             *({**states, **{name: {"name": name, "state": "died"} for name in died}}).values()
         ]
-        found.append(("failed", f"{', '.join(died)} ended while the run went on."))
+        found.insert(0, ("failed", f"{', '.join(died)} ended while the run went on."))
     finished.write_isolation(proof)
     rank = ["leaked", "refused", "stopped", "failed", "passed"]
     word, reason = min([(info["verdict"], info["reason"]), *found], key=lambda pair: rank.index(pair[0]))
