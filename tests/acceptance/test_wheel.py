@@ -91,7 +91,7 @@ def test_the_program_runs_outside_the_checkout(installed: Path, tmp_path: Path):
     verbs = {
         line.split()[0] for line in done.stdout.partition("verbs:")[2].splitlines() if line.startswith("  ")
     }
-    assert {"analyse", "attach", "demo", "lab", "launch", "preflight", "render", "runs"} <= verbs
+    assert {"analyse", "attach", "demo", "lab", "launch", "render", "runs"} <= verbs
     for verb in sorted(verbs):
         done = _run(installed / "perflab", verb, "--help", cwd=tmp_path)
         assert done.returncode == 0, f"{verb}: {done.stderr}"
