@@ -52,8 +52,13 @@ def _tell_end(finished: Run, teller: Teller, *, as_json: bool) -> None:
     teller.say(f"verdict: {info['verdict']}. {info['reason']}")
     teller.say(f"run: {finished.path}; 'perflab analyse {finished.run_id}' names the bottleneck")
     if as_json:
-        generator = info["generator"]
-        names = ["offered", "sent", "answered", "late", "missed", "errors"]
-        names += ["p50_ms", "p99_ms", "p999_ms", "max_ms", "lateness_p99_ms", "cpu_s"]
-        told = {"run": finished.run_id, "verdict": info["verdict"], "reason": info["reason"]}
-        print(json.dumps({**told, **{name: generator.get(name) for name in names}}, ensure_ascii=False))
+        counted = ("offered", "sent", "answered", "late", "missed", "errors")
+        measured = ("p50_ms", "p99_ms", "p999_ms", "max_ms", "lateness_p99_ms", "cpu_s")
+        told = {
+            "run": finished.run_id,
+            "verdict": info["verdict"],
+            "reason": info["reason"],
+            **{name: info["requests"][name] for name in counted},
+            **{name: info["generator"].get(name) for name in measured},
+        }
+        print(json.dumps(told, ensure_ascii=False))

@@ -59,4 +59,5 @@ def test_requests_that_nobody_answers_fail_the_run(perflab, tmp_path):
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["verdict"] == "refused"
     assert "home" in told["reason"]
+    assert (told["offered"], told["errors"], told["p99_ms"]) == (0, 0, None)
     assert (tmp_path / "data/runs" / told["run"] / "run.json").exists()
