@@ -85,13 +85,23 @@ while :; do sleep 0.05; done
     (checkout / ".venv" / ".installed").touch()
     command = ["make", "-C", checkout, "-s", "--no-print-directory", "demo", "ARGS=--for 10s"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        # a suite started in the background ignores SIGINT, and would hand that down
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as make:
-        assert make.stdout is not None
-        assert make.stdout.readline() == "running\n"
-        # When the terminal interrupts its foreground group
-        os.killpg(make.pid, signal.SIGINT)
-        make.wait(30)
+        try:
+            assert make.stdout is not None
+            assert make.stdout.readline() == "running\n"
+            # When the terminal interrupts its foreground group
+            os.killpg(make.pid, signal.SIGINT)
+            make.wait(30)
+        finally:
+            if make.poll() is None:
+                os.killpg(make.pid, signal.SIGKILL)
     # Then the demo was told, with the arguments it was given, and had finished
     assert make.returncode != 0
     assert (checkout / "cleaned").read_text(encoding="utf-8") == "demo --for 10s\n"
