@@ -212,42 +212,113 @@ def test_another_python_that_a_service_starts_is_left_alone(stage: Stage):
     assert (said.stdout, said.stderr) == ("ran\n", "")
 
 
+class Posts:
+    """A collector that remembers what it was sent, over which connection."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[int, str, dict[str, str], bytes]] = []
+        posts = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                posts.received.append((self.client_address[1], self.path, dict(self.headers), body))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Posts:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def ports_of(self, word: bytes) -> set[int]:
+        """Return the connections over which something with a word in it came."""
+        return {port for port, _, _, body in self.received if word in body}
+
+
 def test_what_the_service_was_told_of_exporters_is_not_used_for_ours(stage: Stage):
     """Neither the service's API keys nor its proxies have anything to do with perflab's collector."""
-    # Given a collector that remembers what headers it was sent, and a service with settings of its own
-    received: list[dict[str, str]] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            received.append(
-                {":path": self.path, **{name.lower(): self.headers[name] for name in self.headers}}
-            )
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        environment = stage.environment(target={"collector": f"127.0.0.1:{server.server_address[1]}"})
-        theirs = {
-            "OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret",
-            "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "api-key=secret",
-            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
-            "HTTP_PROXY": f"http://127.0.0.1:{free_port()}",
-            "http_proxy": f"http://127.0.0.1:{free_port()}",
-        }
-        # When it ends
+    # Given a service with settings of its own
+    theirs = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "api-key=secret",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+        "HTTP_PROXY": f"http://127.0.0.1:{free_port()}",
+        "http_proxy": f"http://127.0.0.1:{free_port()}",
+    }
+    # When it ends
+    with Posts() as posts:
+        environment = stage.environment(target={"collector": posts.address})
         said = stage.script(WORK, "1", environment=environment | theirs)
-        server.shutdown()
-        thread.join()
     # Then its report and its span came straight, and without the keys
     assert said.stderr == ""
-    assert {"/v1/agents", "/v1/traces"} <= {headers[":path"] for headers in received}
-    assert "secret" not in str(received)
+    assert {"/v1/agents", "/v1/traces"} <= {path for _, path, _, _ in posts.received}
+    assert "secret" not in str([headers for _, _, headers, _ in posts.received])
+
+
+def test_a_child_exports_over_connections_of_its_own(stage: Stage):
+    """Two processes that wrote on one connection would garble each other's spans."""
+    code = """
+import os
+from opentelemetry.trace import SpanKind
+from perflab.shadow.scope import begin, finish
+finish(begin("of the parent", SpanKind.INTERNAL, {}))
+sys.stdin.readline()
+child = os.fork()
+finish(begin("of the child" if child == 0 else "of the parent", SpanKind.INTERNAL, {}))
+os.waitpid(child, 0) if child else os.read(0, 1)
+"""
+    with Posts() as posts:
+        process = stage.interactive(code, environment=stage.environment(target={"collector": posts.address}))
+        until(lambda: posts.ports_of(b"of the parent"), "the parent's first span")
+        process.stdin.write("fork\n")
+        process.stdin.flush()
+        until(lambda: posts.ports_of(b"of the child"), "the child's span")
+        process.communicate(timeout=20)
+    assert posts.ports_of(b"of the child")
+    assert not posts.ports_of(b"of the child") & posts.ports_of(b"of the parent")
+
+
+def test_a_fork_in_the_middle_of_a_report_does_not_hang_its_child(stage: Stage):
+    """The lock that a report holds is not the child's, which nobody would ever release."""
+    code = """
+import os, time
+sys.stdin.readline()
+child = os.fork()
+if child == 0:
+    sys.exit(0)
+deadline = time.monotonic() + 12
+while os.waitpid(child, os.WNOHANG) == (0, 0):
+    if time.monotonic() > deadline:
+        os.kill(child, 9)
+        sys.exit("the child hangs")
+    time.sleep(0.01)
+print("ended")
+"""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = stage.environment(target={"collector": f"127.0.0.1:{silent.getsockname()[1]}"})
+        process = stage.interactive(code, environment=environment)
+        # Given a report that waits for its answer
+        waiting, _ = silent.accept()
+        with waiting:
+            # When the process forks, then the child ends in its own time
+            said, _ = process.communicate("fork\n", timeout=30)
+    assert said == "ended\n"
 
 
 def test_the_agent_brings_little_into_a_process(stage: Stage):

@@ -35,6 +35,7 @@ REQUESTS = {
     "body": b"POST /orders/a%2Fb%C3%A9/lines/x/y HTTP/1.1\r\nContent-Length: 5",
     "chunks": b"POST /orders/a/lines/x HTTP/1.1\r\nTransfer-Encoding: chunked",
     "stream": b"GET /stream HTTP/1.1",
+    "list": b"GET /health HTTP/1.1",
     "broken stream": b"GET /stream?fail=1 HTTP/1.1",
     "file": b"GET /file HTTP/1.1",
     "part of a file": b"GET /file HTTP/1.1\r\nRange: bytes=10-19",
