@@ -6,9 +6,11 @@ process refuses marked requests. One file per hook, one line here.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import platform
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from types import ModuleType
@@ -125,7 +127,9 @@ def _note_uncovered(imported: ModuleType) -> None:
 def _version(name: str, imported: ModuleType) -> str:
     if name in ("sockets", "threads"):
         return f"python {platform.python_version()}"
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return str(getattr(imported, "__version__", ""))
+    package = sys.modules.get(imported.__name__.partition(".")[0], imported)
+    said = vars(package).get("__version__")  # without asking: some warn when they are asked
+    if said is None:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            said = metadata.version(name)  # reads the disk
+    return str(said or "")
