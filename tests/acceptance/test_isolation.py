@@ -55,10 +55,13 @@ def test_a_disabled_hook_is_refused_before_anything_is_sent(demo: Callable[..., 
 
 def test_a_leak_is_found_with_store_table_and_trace(demo: Callable[..., Any]) -> None:
     """With the hole accepted, marked rows reach production: the run stops and says where, of which trace."""
-    # GIVEN the same service, and a scenario that accepts the hole
+    # GIVEN the same service, also without the hook of its pool, which alone keeps marked work out, and a
+    # scenario that accepts both holes
+    words = []
+    for hook in ("psycopg", "sqlalchemy"):
+        words += ["--disable", f"stock:{hook}", "--accept", f"stock: hook {hook} is off"]
     # WHEN the demo runs
-    hole = "stock: hook psycopg is off"
-    played = demo("--for", "10s", "--disable", "stock:psycopg", "--accept", hole)
+    played = demo("--for", "10s", *words)
     # THEN it stopped, and the leak is there with its evidence
     assert (played.code, played.told["verdict"]) == (1, "leaked"), played.stderr
     leak = played.run.isolation["leaks"][0]
