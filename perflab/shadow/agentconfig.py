@@ -49,6 +49,17 @@ def agent_config(
 ) -> AgentConfig:
     """Return what the agent of one service is told; paths are made absolute, for services change directory.
 
+    Parameters
+    ----------
+    target : Target
+        The system the service is part of.
+    service : str
+        What tables call it.
+    disabled : tuple of str
+        Hooks to leave out.
+    shadow_consumer : bool
+        Whether all its work is shadow work.
+
     Raises
     ------
     ConfigError

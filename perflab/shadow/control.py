@@ -29,6 +29,8 @@ from perflab.shadow.mark import RunKey
 
 STALE_AFTER_S = 5.0
 POLL_EVERY_S = 0.5
+LONGEST_NS = 60_000_000_000
+"""A longer delay is cut to this one, a negative one is none: it must never be an error where it is waited."""
 SEEN_KEPT = 1024
 LIST_BYTES = 1 << 20
 _NONE: Mapping[str, int] = MappingProxyType({})
@@ -116,7 +118,9 @@ def decode(content: bytes, control_key: bytes) -> ControlList:
         return ControlList(
             float(data["issued_s"]),
             tuple(LiveRun(**{**run, "accepted": tuple(run["accepted"])}) for run in data["runs"]),
-            MappingProxyType({str(name): int(delay) for name, delay in data["delays_ns"].items()}),
+            MappingProxyType(
+                {str(name): min(max(int(delay), 0), LONGEST_NS) for name, delay in data["delays_ns"].items()}
+            ),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"the list of live runs cannot be read: {error!r}") from error

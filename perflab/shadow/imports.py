@@ -68,7 +68,7 @@ def _found_by_others(name: str, path: Sequence[str] | None, target: ModuleType |
         find = getattr(finder, "find_spec", None)
         spec = find(name, path, target) if find is not None and finder is not _finder else None
         if spec is not None:
-            return spec  # type: ignore[no-any-return]
+            return cast("ModuleSpec", spec)
     return None
 
 
@@ -87,7 +87,7 @@ class _Loader:
             return None
         spec.loader = self._loader
         try:
-            return create(spec)  # type: ignore[no-any-return]
+            return cast("ModuleType | None", create(spec))
         finally:
             spec.loader = cast("Loader", self)
 

@@ -62,6 +62,12 @@ def test_a_list_comes_back_as_it_was_written():
     assert run_key(KEY, RUN).key.hex().encode() not in encode(control, KEY)
 
 
+def test_delays_can_be_waited():
+    """A delay that no clock could wait is none, or cut short: services sleep it for real users too."""
+    found = decode(encode(ControlList(1.0, (), {"a": -5, "b": 10**30, "c": 7}), KEY), KEY)
+    assert found.delays_ns == {"a": 0, "b": 60 * 10**9, "c": 7}
+
+
 def test_every_altered_byte_of_a_list_is_noticed():
     """A list altered anywhere is not believed, or still says the same."""
     content = encode(ControlList(12.5, (RUN,)), KEY)
