@@ -104,7 +104,7 @@ def test_without_a_key_requests_carry_an_ordinary_trace(target, tmp_path):
         ("/chunked", "answered", None),
         ("/last", "answered", None),
         ("/moved", "answered", None),
-        ("/status/404", "answered", None),
+        ("/status/404", "check_failed", "status 404"),
         (Endpoint("head", "/ok", method="HEAD"), None, None),
         ("/status/503", "check_failed", "status 503"),
         (Endpoint("c", "/ok", checks=Checks(status=(201,))), "check_failed", "status 200"),
