@@ -24,6 +24,11 @@ PATIENCE_S = 5.0
 INTERPRETERS_OWN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
+def pytest_configure() -> None:
+    """Hear Ctrl-C: a suite started in the background ignores it, and would hand that down to what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fail the session if a process it started, or a descendant of one, is still alive at its end.

@@ -55,8 +55,6 @@ def start_demo(*words: str, out: Path, temp: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # a suite started in the background ignores SIGINT, and would hand that down
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -90,8 +90,6 @@ while :; do sleep 0.05; done
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        # a suite started in the background ignores SIGINT, and would hand that down
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as make:
         try:
             assert make.stdout is not None

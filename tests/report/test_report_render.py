@@ -194,7 +194,10 @@ def test_nothing_is_left_running_when_the_process_is_ended(tmp_path, number):
         f"render(Path({str(source)!r}), {{'n': 1, 'pid_file': {str(pid_file)!r}}}, "
         f"Path({str(tmp_path / 'out.ipynb')!r}))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.DEVNULL,
+    )
     # When
     assert within(60, lambda: pid_file.exists() and pid_file.read_text())
     process.send_signal(number)
