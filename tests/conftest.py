@@ -25,7 +25,7 @@ INTERPRETERS_OWN = ("multiprocessing.resource_tracker", "multiprocessing.forkser
 
 
 def pytest_configure() -> None:
-    """Hear Ctrl-C: a suite started in the background ignores it, and would hand that down to what it starts."""
+    """Hear Ctrl-C: a suite in the background ignores it, and would hand that down to what it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

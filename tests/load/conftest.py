@@ -169,7 +169,7 @@ def target():
 @pytest.fixture
 def run_key():
     """Return the key of a run that is live for ten minutes."""
-    return RunKey(new_tag(), secrets.token_bytes(32), int(time.time()) + 600)
+    return RunKey(new_tag(), secrets.token_bytes(32), int(time.time()) + 86_400)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from perflab.shadow.mark import RunKey, mint
 from perflab.shadow.scope import process
 
 KEY = b"inbound"
-RUN = LiveRun(0x4242, "run", "key", int(time.time()) + 600, accepted=("shop: driver fine is not covered",))
+RUN = LiveRun(0x4242, "run", "key", int(time.time()) + 86_400, accepted=("shop: driver fine is not covered",))
 
 
 class Broken:
