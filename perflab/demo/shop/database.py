@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from .settings import required, switched_on
 
 PRODUCTS = 500
-MOVEMENTS = 130_000
+MOVEMENTS = 200_000
 PAST_ORDERS = 200
 _CATEGORIES = ("kitchen", "garden", "books", "music", "sport", "tools", "toys", "light", "office", "travel")
 
