@@ -102,7 +102,7 @@ def test_a_full_disk_exits_with_3(tmp_path: Path) -> None:
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip(f"may not mount here: {mounted.stderr.decode().strip()}")
+        pytest.skip(f"needs the right to mount a small disk: {mounted.stderr.decode().strip()}")
     try:
         (small / "filler").write_bytes(b"x" * 900_000)
         # WHEN the demo writes there

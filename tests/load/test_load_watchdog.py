@@ -52,7 +52,8 @@ class Watched:
     """A watchdog with everything around it scripted."""
 
     def __init__(self, *rules: GuardRule, polls: tuple[list[Leak], ...] = ()) -> None:
-        self.fleet, self.record, self.generator = Fleet(), Record(), ScriptedGenerator()
+        self.fleet, self.record = Fleet(), Record()
+        self.generator: Any = ScriptedGenerator()
         self.guards = [Guard(rule) for rule in rules]
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.killed = 0
@@ -86,7 +87,7 @@ class Watched:
 
     async def watch(self, seconds: float, latency_ms: float | None = None) -> None:
         """Watch for a while; meanwhile real users are served at a latency."""
-        watching = asyncio.create_task(self.dog.watch(self.generator, self.audit))  # type: ignore[arg-type]
+        watching = asyncio.create_task(self.dog.watch(self.generator, self.audit))
         deadline = asyncio.get_running_loop().time() + seconds
         while not watching.done() and asyncio.get_running_loop().time() < deadline:
             if latency_ms is not None:
