@@ -74,6 +74,14 @@ class Resampling:
         """Return the cell of each request, given its position in time."""
         return request * self.cells // max(1, self.size)
 
+    @property
+    def weights(self) -> Int64s:
+        """How often each round draws each cell: int64[rounds, cells]."""
+        begun = self.draws.astype(np.int64)
+        reached = np.concatenate([begun[:, self.cells - self.block :], begun], axis=1).cumsum(axis=1)
+        weights: Int64s = reached[:, self.block :] - reached[:, : -self.block]
+        return weights
+
     def sums(self, per_cell: Floats) -> Floats:
         """Return the resampled sums.
 
@@ -93,6 +101,22 @@ class Resampling:
         blocks = reached[self.block :] - reached[: -self.block]
         drawn: Floats = self.draws @ blocks
         return drawn
+
+
+def paired_seeds(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
+    """Return seeds for two samples that stay with the samples when they change places.
+
+    Parameters
+    ----------
+    one, other : sequence of int
+        What tells the samples apart, such as sizes and sums. Where nothing does, the first gets 0.
+
+    Examples
+    --------
+    >>> paired_seeds([10, 3], [10, 2]), paired_seeds([10, 2], [10, 3])
+    ((1, 0), (0, 1))
+    """
+    return (0, 1) if tuple(one) <= tuple(other) else (1, 0)
 
 
 def interval(rounds: Floats, estimate: Floats, blocks: int) -> tuple[Floats, Floats]:

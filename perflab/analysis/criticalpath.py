@@ -204,7 +204,8 @@ def _derive(spans: pd.DataFrame, forest: Forest, *, is_crisp: bool) -> tuple[Tre
         parent_row=parent_row,
         start_ns=start,
         end_ns=start + np.maximum(raw_ns, 0),
-        tie=_tie(spans),
+        span_id=spans["span_id"].to_numpy(),
+        kind_rank=_kind_rank(kind),
         order=forest.order,
         is_call=is_call,
         is_detached=np.zeros_like(is_message) if is_crisp else is_message | find_linked(spans, forest),
@@ -216,15 +217,11 @@ def _derive(spans: pd.DataFrame, forest: Forest, *, is_crisp: bool) -> tuple[Tre
     }
 
 
-def _tie(spans: pd.DataFrame) -> Int64s:
-    kind = spans["kind"].array
-    kind_rank = np.array(
-        [KINDS.index(text) if text in KINDS else len(KINDS) for text in kind.categories] + [99]
-    )
-    order = np.lexsort((kind_rank[kind.codes], spans["span_id"].to_numpy()))
-    tie = np.empty(len(order), dtype=np.int64)
-    tie[order] = np.arange(len(order))
-    return tie
+def _kind_rank(kind: pd.Categorical) -> Int64s:
+    last = len(KINDS)
+    ranks = [KINDS.index(text) if text in KINDS else last for text in kind.categories]
+    found: Int64s = np.array([*ranks, last + 1], dtype=np.int64)[kind.codes]
+    return found
 
 
 def _count(walked: Walked, population: Population) -> dict[str, int]:

@@ -98,7 +98,9 @@ def find_entities(spans: pd.DataFrame, forest: Forest, *, with_edges: bool = Tru
     second = np.where(is_edge, service_code[callee_row], np.asarray(name.codes, dtype=np.int64))
     span = max(len(service.categories), len(name.categories)) + 1
     key = (is_edge * span + service_code + 1) * span + second + 1
-    used, first_row, inverse = np.unique(key, return_index=True, return_inverse=True)
+    inverse, used = pd.factorize(key)
+    first_row = np.empty(len(used), dtype=np.int64)
+    first_row[inverse[::-1]] = np.arange(size - 1, -1, -1)  # the last written, the first row, stays
 
     services = [*service.categories.astype(object), ""]
     names = [*name.categories.astype(object), ""]
@@ -110,7 +112,7 @@ def find_entities(spans: pd.DataFrame, forest: Forest, *, with_edges: bool = Tru
     table = pd.DataFrame(rows, columns=columns, index=range(len(used))).astype("str")
     distinct = table.drop_duplicates("entity").sort_values("entity", ignore_index=True)
     place = pd.Index(distinct["entity"]).get_indexer(table["entity"])
-    code = place[inverse.reshape(-1)] if size else np.zeros(0, dtype=np.int64)
+    code = place[inverse] if size else np.zeros(0, dtype=np.int64)
     return Entities(np.asarray(code, dtype=np.int64), distinct, callee_row)
 
 

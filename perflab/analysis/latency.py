@@ -97,8 +97,18 @@ class Latency:
 
 
 @dataclass(frozen=True, eq=False)
-class _Requests:
-    """Requests as arrays, in order of due time."""
+class Requests:
+    """Requests as arrays, in order of due time.
+
+    Attributes
+    ----------
+    endpoint : object[n]
+    due_ns, waited_ns : int64[n]
+        When each was due, and its latency; of one nobody answered, how long it had waited.
+    is_answered, is_error, is_late, is_missed : bool[n]
+    row : int64[n]
+        Row of the span table.
+    """
 
     endpoint: npt.NDArray[Any]
     due_ns: Int64s
@@ -109,8 +119,9 @@ class _Requests:
     is_missed: Mask
     row: Int64s
 
-    def take(self, chosen: Any) -> _Requests:
-        return _Requests(**{name: values[chosen] for name, values in vars(self).items()})
+    def take(self, chosen: Any) -> Requests:
+        """Return some of them."""
+        return Requests(**{name: values[chosen] for name, values in vars(self).items()})
 
 
 def latency(spans: pd.DataFrame) -> Latency:
@@ -145,7 +156,7 @@ def latency(spans: pd.DataFrame) -> Latency:
     [[50.0, 99.0, False, 1000.0, True]]
     """
     check_spans(spans)
-    requests, left_out, generated = _requests(spans)
+    requests, left_out, generated = take_requests(spans)
     everything = [("all", requests)] if len(requests.row) else []
     return Latency(
         table=_summaries(_by_endpoint(requests)),
@@ -168,7 +179,7 @@ def latency(spans: pd.DataFrame) -> Latency:
     )
 
 
-def _requests(spans: pd.DataFrame) -> tuple[_Requests, int, bool]:
+def take_requests(spans: pd.DataFrame) -> tuple[Requests, int, bool]:
     """Return the requests, how many real traces were left out, and whether the engine generated them."""
     forest = link(spans)
     is_kept = forest.head_row >= 0
@@ -200,7 +211,7 @@ def _requests(spans: pd.DataFrame) -> tuple[_Requests, int, bool]:
         )
     duration = np.maximum(spans["duration_ns"].to_numpy()[rows], 0)
     return (
-        _Requests(
+        Requests(
             endpoint=endpoint,
             due_ns=due[rows],
             waited_ns=start[rows] + duration - due[rows],
@@ -215,14 +226,14 @@ def _requests(spans: pd.DataFrame) -> tuple[_Requests, int, bool]:
     )
 
 
-def _by_endpoint(requests: _Requests) -> list[tuple[str, _Requests]]:
+def _by_endpoint(requests: Requests) -> list[tuple[str, Requests]]:
     codes, names = pd.factorize(requests.endpoint, sort=True)
     sizes = np.bincount(codes, minlength=len(names))
     order = sorted(range(len(names)), key=lambda code: (-int(sizes[code]), str(names[code])))
     return [(str(names[code]), requests.take(codes == code)) for code in order]
 
 
-def _summaries(groups: Sequence[tuple[str, _Requests]]) -> pd.DataFrame:
+def _summaries(groups: Sequence[tuple[str, Requests]]) -> pd.DataFrame:
     rows = [
         {
             "endpoint": name,
@@ -236,7 +247,7 @@ def _summaries(groups: Sequence[tuple[str, _Requests]]) -> pd.DataFrame:
     return _frame(rows, ["endpoint", "n", "n_censored", *_percentile_columns(QUANTILES, True), *_TALLIES])
 
 
-def _over_time(requests: _Requests) -> pd.DataFrame:
+def _over_time(requests: Requests) -> pd.DataFrame:
     origin = int(requests.due_ns[0]) if len(requests.row) else 0
     second = (requests.due_ns - origin) // NS_PER_S
     rows = []
@@ -259,7 +270,7 @@ def _over_time(requests: _Requests) -> pd.DataFrame:
     return _frame(rows, columns)
 
 
-def _by_rate(requests: _Requests) -> pd.DataFrame:
+def _by_rate(requests: Requests) -> pd.DataFrame:
     columns = ["begin_s", "end_s", "offered_per_s", "achieved_per_s", "n", *_percentile_columns(_FEW)]
     size = len(requests.row)
     if size < 2 or requests.due_ns[-1] == requests.due_ns[0]:
@@ -288,7 +299,7 @@ def _by_rate(requests: _Requests) -> pd.DataFrame:
     return _frame(rows, [*columns, *_TALLIES])
 
 
-def _errors(spans: pd.DataFrame, requests: _Requests) -> pd.DataFrame:
+def _errors(spans: pd.DataFrame, requests: Requests) -> pd.DataFrame:
     columns = ["endpoint", "outcome", "error", "n", "ratio", "exemplar_trace_ids"]
     failed = requests.take(requests.is_error)
     if not len(failed.row):
@@ -320,7 +331,7 @@ def _errors(spans: pd.DataFrame, requests: _Requests) -> pd.DataFrame:
 _TALLIES = ("errors", "error_ratio", "late", "missed")
 
 
-def _tallies(group: _Requests) -> dict[str, float]:
+def _tallies(group: Requests) -> dict[str, float]:
     errors = int(group.is_error.sum())
     return {
         "errors": errors,
@@ -331,7 +342,7 @@ def _tallies(group: _Requests) -> dict[str, float]:
 
 
 def _percentiles(
-    group: _Requests, quantiles: Mapping[str, float], *, with_bounds: bool = False
+    group: Requests, quantiles: Mapping[str, float], *, with_bounds: bool = False
 ) -> dict[str, Any]:
     sample = CensoredSample.of(group.waited_ns, group.is_answered)
     found: dict[str, Any] = {}

@@ -5,7 +5,8 @@ All sums are of int64 ns, so that they agree to the nanosecond whatever they are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 
 from perflab.analysis.entity import Entities, operation_name
 from perflab.analysis.quantile import nearest_rank
+from perflab.analysis.summing import most_per_group, sort_by_group, sum_per_request
 from perflab.analysis.walk import ON_PATH, Tree, Walk
 from perflab.trace.tree import Forest
 from perflab.units import NS_PER_MS
@@ -23,6 +25,26 @@ Mask = npt.NDArray[np.bool_]
 
 _EXEMPLARS = 3
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Exclusive times per request and entity, sorted by both.
+
+    Attributes
+    ----------
+    request, entity, calls, exclusive_ns : int64[m]
+    """
+
+    request: Int64s
+    entity: Int64s
+    calls: Int64s
+    exclusive_ns: Int64s
+
+    def among(self, chosen: Mask) -> Sums:
+        """Return those of some requests."""
+        kept = chosen[self.request]
+        return Sums(self.request[kept], self.entity[kept], self.calls[kept], self.exclusive_ns[kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,22 +72,38 @@ class Walked:
     walk: Walk
     roots: Int64s
     request: Int64s
+    _sums: dict[int, Sums] = field(default_factory=dict, init=False, repr=False)
+    _rows: dict[int, Int64s] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
         cls, spans: pd.DataFrame, forest: Forest, entities: Entities, tree: Tree, walk: Walk, is_root: Mask
     ) -> Walked:
-        """Put the arrays together; requests are numbered in order of time, then of trace id and tie."""
+        """Put the arrays together; requests are numbered in order of time, then of trace id and span id."""
         roots = np.flatnonzero(is_root)
-        roots = roots[np.lexsort((tree.tie[roots], forest.trace_code[roots], tree.start_ns[roots]))]
+        keys = (tree.kind_rank, tree.span_id, forest.trace_code, tree.start_ns)
+        roots = roots[np.lexsort([key[roots] for key in keys])]
         number = np.full(len(spans) + 1, -1, dtype=np.int64)  # the last one for rows without a head
         number[roots] = np.arange(len(roots))
         return cls(spans, forest, entities, tree, walk, roots, number[forest.head_row])
 
+    def sums(self, lane: int) -> Sums:
+        """Return exclusive times per request and entity of one lane."""
+        if lane not in self._sums:
+            rows = self.rows(lane)
+            requests, entities = len(self.roots), len(self.entities.table)
+            exclusive = self.walk.exclusive_ns[rows]
+            self._sums[lane] = Sums(
+                *sum_per_request(self.request[rows], self.entities.code[rows], exclusive, requests, entities)
+            )
+        return self._sums[lane]
+
     def rows(self, lane: int) -> Int64s:
         """Return the rows of one lane, parents before children."""
-        rows: Int64s = self.forest.order[self.walk.lane[self.forest.order] == lane]
-        return rows
+        if lane not in self._rows:
+            order = self.forest.order
+            self._rows[lane] = order[self.walk.lane[order] == lane]
+        return self._rows[lane]
 
 
 def request_table(walked: Walked) -> pd.DataFrame:
@@ -90,7 +128,7 @@ def request_table(walked: Walked) -> pd.DataFrame:
 
 def exclusive_table(walked: Walked, entries: pd.DataFrame) -> pd.DataFrame:
     """Return one row per request and entity: ``request trace_id entry entity calls exclusive_ns``."""
-    groups = _per_request(walked, walked.rows(ON_PATH))
+    groups = walked.sums(ON_PATH)
     request = groups.request
     names = pd.Index(walked.entities.names, dtype="str")
     return pd.DataFrame(
@@ -126,15 +164,17 @@ def entity_table(walked: Walked, lane: int, among: Mask | None = None) -> pd.Dat
     rows = walked.rows(lane)
     if among is not None:
         rows = rows[among[walked.request[rows]]]
+    entities = len(walked.entities.table)
     code, exclusive = walked.entities.code[rows], walked.walk.exclusive_ns[rows]
-    sorting = np.lexsort((exclusive, code))
-    used, first = np.unique(code[sorting], return_index=True)
+    ascending, offsets = sort_by_group(exclusive, code, entities)
+    sizes = np.diff(offsets)
+    used = np.flatnonzero(sizes)
+    first, calls = offsets[:-1][used], sizes[used]
     table: pd.DataFrame = walked.entities.table.iloc[used].reset_index(drop=True)
-    ascending = exclusive[sorting]
-    calls = np.diff([*first.tolist(), len(rows)])
     total = np.add.reduceat(ascending, first) if len(first) else ascending
-    covered = np.zeros(len(walked.entities.table), dtype=np.int64)
-    np.add.at(covered, code, walked.walk.covered_ns[rows])
+    covering = np.flatnonzero(walked.walk.covered_ns[rows])
+    covered = np.zeros(entities, dtype=np.int64)
+    np.add.at(covered, code[covering], walked.walk.covered_ns[rows[covering]])
 
     table["calls"] = calls
     table["exclusive_ns"] = total
@@ -143,7 +183,7 @@ def entity_table(walked: Walked, lane: int, among: Mask | None = None) -> pd.Dat
         ranks = [nearest_rank(size, quantile) for size in calls.tolist()]
         table[column] = ascending[first + np.array(ranks, dtype=np.int64) - 1] / NS_PER_MS
     table["covered_ns"] = covered[used]
-    groups = _per_request(walked, rows)
+    groups = walked.sums(lane) if among is None else walked.sums(lane).among(among)
     table["requests"] = np.bincount(groups.entity, minlength=len(covered))[used]
     table["exemplar_trace_ids"] = _exemplars(walked, groups, used)
     return table.sort_values(["exclusive_ns", "entity"], ascending=[False, True], ignore_index=True)
@@ -179,39 +219,11 @@ def stretches(walked: Walked, requests: Int64s) -> pd.DataFrame:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Groups:
-    """Sums per request and entity, sorted by both."""
-
-    request: Int64s
-    entity: Int64s
-    calls: Int64s
-    exclusive_ns: Int64s
-
-
-def _per_request(walked: Walked, rows: Int64s) -> _Groups:
-    rows = rows[walked.request[rows] >= 0]
-    key = walked.request[rows] * max(1, len(walked.entities.table)) + walked.entities.code[rows]
-    sorting = np.argsort(key, kind="stable")
-    used, first = np.unique(key[sorting], return_index=True)
-    exclusive = walked.walk.exclusive_ns[rows][sorting]
-    return _Groups(
-        request=used // max(1, len(walked.entities.table)),
-        entity=used % max(1, len(walked.entities.table)),
-        calls=np.diff([*first.tolist(), len(rows)]),
-        exclusive_ns=np.add.reduceat(exclusive, first) if len(first) else exclusive,
-    )
-
-
-def _exemplars(walked: Walked, groups: _Groups, used: Int64s) -> list[list[str]]:
+def _exemplars(walked: Walked, groups: Sums, used: Int64s) -> list[list[str]]:
     """Return per used entity the ids of the traces with most of its time."""
     trace_id: Any = walked.spans["trace_id"].array
-    sorting = np.lexsort((groups.request, -groups.exclusive_ns, groups.entity))
-    request = groups.request[sorting]
-    first = np.searchsorted(groups.entity[sorting], used)
-    last = np.searchsorted(groups.entity[sorting], used, side="right")
-    found = []
-    for begin, end in zip(first.tolist(), last.tolist(), strict=True):
-        ids = [str(trace_id[walked.roots[place]]) for place in request[begin : min(end, begin + _EXEMPLARS)]]
-        found.append(list(dict.fromkeys(ids)))
-    return found
+    entities = len(walked.entities.table)
+    most = most_per_group(groups.entity, groups.exclusive_ns, groups.request, entities, _EXEMPLARS)[used]
+    ids = trace_id[walked.roots[groups.request[most[most >= 0]]]].astype(object).tolist()
+    ends = np.cumsum((most >= 0).sum(axis=1)).tolist()
+    return [list(dict.fromkeys(ids[begin:end])) for begin, end in pairwise([0, *ends])]

@@ -89,6 +89,48 @@ def marked_traces(spans: pd.DataFrame, forest: Forest) -> Mask:
     return marked
 
 
+def match_traffic(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Choose the same traffic of two span tables that are to be compared: marked, or else real.
+
+    Parameters
+    ----------
+    before, after : pandas.DataFrame
+        Span tables.
+
+    Returns
+    -------
+    before, after : pandas.DataFrame
+        As given where both hold marked traces (which are then taken, see `take_population`) or neither
+        does. Where only one does, its real traces; if it has none, the table as given: then marked and real
+        traffic are what is to be compared.
+    notes : list of str
+        What was left out or is unlike, as sentences.
+    """
+    sides = {"before": before, "after": after}
+    marked = {side: _in_marked_trace(spans) for side, spans in sides.items()}
+    one = [side for side in sides if marked[side].any()]
+    if len(one) != 1:
+        return before, after, []
+    (side,) = one
+    other = "after" if side == "before" else "before"
+    if marked[side].all():
+        note = f"{side} is marked traffic, {other} is real: differences of mix and load are compared, too"
+        return before, after, [note]
+    ids: Any = sides[side]["trace_id"].array
+    left_out = len(np.unique(ids.codes[marked[side]]))
+    note = f"{side}: {left_out:,} marked traces left out: {other} has real traffic only"
+    sides[side] = sides[side][~marked[side]]
+    return sides["before"], sides["after"], [note]
+
+
+def _in_marked_trace(spans: pd.DataFrame) -> Mask:
+    ids: Any = spans["trace_id"].array
+    is_marked = np.zeros(len(ids.categories) + 1, dtype=bool)
+    is_marked[ids.codes[spans["shadow"].to_numpy()]] = True
+    marked: Mask = is_marked[ids.codes]
+    return marked
+
+
 def find_linked(spans: pd.DataFrame, forest: Forest) -> Mask:
     """Return per row whether a link ties it to what it follows, so that nobody waits for it.
 

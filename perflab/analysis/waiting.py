@@ -126,7 +126,7 @@ class Waiting:
         third = max(1, len(rows) // 3)
         return Growth(
             calls=len(rows),
-            correlation=_spearman(gap_ms, in_flight),
+            correlation=spearman(gap_ms, in_flight),
             quiet_ms=float(gap_ms[by_load[:third]].mean()),
             busy_ms=float(gap_ms[by_load[-third:]].mean()),
         )
@@ -147,7 +147,8 @@ class Waiting:
         return sums
 
 
-def _spearman(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
+def spearman(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
+    """Return Spearman's correlation; NaN where there is nothing to compare."""
     if len(first) < 3 or (first == first[0]).all() or (second == second[0]).all():
         return math.nan
     return float(np.corrcoef(pd.Series(first).rank(), pd.Series(second).rank())[0, 1])

@@ -40,6 +40,8 @@ class Collector:
     routes : mapping of str to callable
         More paths to POST to. Each gets the body (decompressed) and returns something JSON can hold, or
         None for ``{}``; it runs in the event loop and must be quick. A `PerflabError` is answered 400.
+    questions : mapping of str to callable, optional
+        Paths to GET. Each returns something JSON can hold.
     spans_dir : Path, optional
         Where spans are written, as ``part-00001.parquet`` and so on; parts that are there are kept.
         Left out, all spans stay in memory.
@@ -69,6 +71,7 @@ class Collector:
         self,
         address: str = "127.0.0.1:4318",
         routes: Mapping[str, Route] | None = None,
+        questions: Mapping[str, Callable[[], Any]] | None = None,
         *,
         spans_dir: Path | None = None,
         memory_spans: int = 100_000,
@@ -78,6 +81,7 @@ class Collector:
         self.address = address
         self.received = Received()
         self._routes = dict(routes or {})
+        self._questions = dict(questions or {})
         self._max_body_bytes = max_body_bytes
         self._spool = Spool(spans_dir, memory_spans, self.received)
         self._runner: web.AppRunner | None = None
@@ -102,6 +106,8 @@ class Collector:
         app.router.add_post("/v1/traces", self._take_traces)
         for path, route in self._routes.items():
             app.router.add_post(path, self._route_handler(route))
+        for path, question in self._questions.items():
+            app.router.add_get(path, _question_handler(question))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0, auto_decompress=False)
         await runner.setup()
         try:
@@ -218,6 +224,13 @@ class Collector:
             return web.json_response({} if answer is None else answer)
 
         return handle
+
+
+def _question_handler(question: Callable[[], Any]) -> Callable[[web.Request], Any]:
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response(question())
+
+    return handle
 
 
 class _Unreadable(Exception):  # noqa: N818 - says what the body is

@@ -118,20 +118,18 @@ def align(spans: pd.DataFrame, forest: Forest) -> Alignment:
     is_call = np.zeros(len(raw), dtype=bool)
     is_call[calls.rows] = True
 
-    start = raw.copy()
-    centred = 0
-    by_depth = forest.order[np.argsort(forest.depth[forest.order], kind="stable")]
-    levels = np.searchsorted(forest.depth[by_depth], np.arange(1, int(forest.depth.max()) + 2))
-    for begin, end in pairwise(levels.tolist()):
-        rows = by_depth[begin:end]
-        parent = forest.parent_row[rows]
-        moved = raw[rows] + (start[parent] - raw[parent]) - offset[rows]
-        room = duration[parent] - duration[rows]
-        early = moved - start[parent]
-        sticks_out = is_call[rows] & (room >= 0) & ((early < 0) | (early > room))
-        start[rows] = np.where(sticks_out, start[parent] + room // 2, moved)
-        centred += int(sticks_out.sum())
-    return Alignment(start, calls.pairs, int((start != raw).sum()), centred)
+    from perflab.compiled import in_one_piece
+    from perflab.trace.aligning import move_trees
+
+    start, shifted, centred = move_trees(
+        in_one_piece(forest.order),
+        in_one_piece(forest.parent_row),
+        in_one_piece(raw),
+        duration,
+        offset,
+        is_call,
+    )
+    return Alignment(start, calls.pairs, shifted, centred)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,15 +155,7 @@ class _Calls:
         duration = np.maximum(spans["duration_ns"].to_numpy(), 0)
         most = start[callee] - start[caller]
         least = most + duration[callee] - duration[caller]
-        frame = pd.DataFrame(
-            {
-                "caller_host": np.asarray(host, dtype=object)[caller],
-                "callee_host": np.asarray(host, dtype=object)[callee],
-            }
-        )
-        groups = frame.groupby(["caller_host", "callee_host"], sort=True, dropna=False)
-        pair = groups.ngroup().to_numpy(dtype=np.int64)
-        pairs = groups.size().rename("calls").reset_index()
+        pair, pairs = _number_pairs(host, caller, callee)
         by_pair = np.argsort(pair, kind="stable")
         bounds = np.searchsorted(pair[by_pair], np.arange(len(pairs) + 1)).tolist()
         found = [
@@ -175,6 +165,22 @@ class _Calls:
         pairs["agreeing"] = np.array([agreeing for agreeing, _ in found], dtype=np.int64)
         pairs["offset_ns"] = np.array([offset for _, offset in found], dtype=np.int64)
         return cls(callee, pair, pairs)
+
+
+def _number_pairs(host: pd.Categorical, caller: Int64s, callee: Int64s) -> tuple[Int64s, pd.DataFrame]:
+    """Return the number of each call's pair of hosts, and the pairs with how many calls each has."""
+    names = np.array([*host.categories, ""], dtype=object)  # the last one for no host at all
+    width = len(names)
+    key = (host.codes[caller] % width).astype(np.int64) * width + host.codes[callee] % width
+    found, used = pd.factorize(key)
+    pairs = pd.DataFrame({"caller_host": names[used // width], "callee_host": names[used % width]})
+    by_name = pairs.sort_values(["caller_host", "callee_host"]).index.to_numpy()
+    place = np.empty(len(used), dtype=np.int64)
+    place[by_name] = np.arange(len(used))
+    pair: Int64s = place[found]
+    pairs = pairs.iloc[by_name].reset_index(drop=True)
+    pairs["calls"] = np.bincount(pair, minlength=len(used))
+    return pair, pairs
 
 
 def _agreed_offset(least: Int64s, most: Int64s) -> tuple[int, int]:

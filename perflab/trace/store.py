@@ -24,7 +24,7 @@ ROW_GROUP_SPANS = 128 * 1024
 """Spans in a row group, at most, unless one trace alone has more."""
 
 _VERSION_KEY = b"perflab.format_version"
-_CATEGORIES = [name for name, dtype in SPAN_COLUMNS.items() if dtype == "category"]
+CATEGORIES = [name for name, dtype in SPAN_COLUMNS.items() if dtype == "category"]
 _ARROW_TYPES = {
     "category": pa.string(),
     "str": pa.string(),
@@ -102,17 +102,27 @@ def read_spans(path: str | Path) -> pd.DataFrame:
     SchemaError
         If a file is Parquet but no span table, or was written by a newer perflab.
     """
+    tables = [_read_file(file) for file in span_files(path)]
+    if len(tables) == 1:
+        return tables[0]
+    return sort_spans(concat_spans(tables)) if tables else empty_spans()
+
+
+def span_files(path: str | Path) -> list[Path]:
+    """Return the files `read_spans` reads.
+
+    Raises
+    ------
+    SpanFormatError
+        If nothing is there.
+    """
     path = Path(path)
     if path.is_dir():
         inside = path / "spans"
-        folder = inside if inside.is_dir() else path
-        tables = [_read_file(file) for file in sorted(folder.glob("*.parquet"))]
-        if len(tables) == 1:
-            return tables[0]
-        return sort_spans(concat_spans(tables)) if tables else empty_spans()
+        return sorted((inside if inside.is_dir() else path).glob("*.parquet"))
     if not path.exists():
         raise SpanFormatError(f"there are no spans at {path}: no such file or directory")
-    return _read_file(path)
+    return [path]
 
 
 def sort_spans(spans: pd.DataFrame) -> pd.DataFrame:
@@ -162,20 +172,27 @@ def _read_file(path: Path) -> pd.DataFrame:
     try:
         with pq.ParquetFile(path) as file:
             schema, metadata = file.schema_arrow, file.metadata
-        _check_file(path, schema)
+        check_file(path, schema)
         with pq.ParquetFile(
-            path, metadata=metadata, read_dictionary=_CATEGORIES, page_checksum_verification=True
+            path, metadata=metadata, read_dictionary=CATEGORIES, page_checksum_verification=True
         ) as file:
             table = file.read(columns=list(SPAN_COLUMNS))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise SpanFormatError(
             f"{path} cannot be read as Parquet ({error}); it is cut short, damaged or something else"
         ) from error
-    columns = {name: _from_arrow(table[name], dtype) for name, dtype in SPAN_COLUMNS.items()}
+    columns = {name: from_arrow(table[name], dtype) for name, dtype in SPAN_COLUMNS.items()}
     return check_spans(pd.DataFrame(columns))
 
 
-def _check_file(path: Path, schema: pa.Schema) -> None:
+def check_file(path: Path, schema: pa.Schema) -> None:
+    """Refuse a Parquet file that is no span table.
+
+    Raises
+    ------
+    SchemaError
+        If it is not, or was written by a newer perflab; the message names what is there.
+    """
     version = (schema.metadata or {}).get(_VERSION_KEY)
     if version is None:
         raise SchemaError(
@@ -199,7 +216,8 @@ def _check_file(path: Path, schema: pa.Schema) -> None:
         raise SchemaError(f"{path} is no span table: {'; '.join(wrong)}")
 
 
-def _from_arrow(column: pa.ChunkedArray, dtype: str) -> Any:
+def from_arrow(column: pa.ChunkedArray, dtype: str) -> Any:
+    """Return a column of a span table."""
     if dtype == "str":
         return pd.array(column, dtype="str")
     if dtype != "category":

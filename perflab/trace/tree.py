@@ -1,9 +1,9 @@
 """Who called whom: links a span table into trees, as arrays over its rows.
 
-The structure is derived, never stored in the table, where it would go stale on the first filter. All
-steps work on whole columns; depth is found by doubling the distance walked towards the root, so that a
-trace of 20,000 nested calls costs 15 passes and no recursion. Whatever is broken in the input
-(duplicated rows, absent parents, cycles) gets a defined place and is counted.
+The structure is derived, never stored in the table, where it would go stale on the first filter. The links
+are found in machine code (`perflab.trace.linking`), a few times per span and without recursion, however deep
+a trace is. Whatever is broken in the input (duplicated rows, absent parents, cycles) gets a defined place and
+is counted.
 """
 
 from __future__ import annotations
@@ -101,50 +101,36 @@ def link(spans: pd.DataFrame) -> Forest:
     ([-1, 0, -1], [0, 1, 0], 1)
     """
     check_spans(spans)
-    size = len(spans)
+    from perflab.compiled import in_one_piece
+    from perflab.trace.linking import link_rows
+
     trace_code, traces = _number_traces(spans["trace_id"].array)
-    span_id = spans["span_id"].to_numpy()
-    parent_id = spans["parent_span_id"].to_numpy()
-    start_ns = spans["start_ns"].to_numpy()
     kind = spans["kind"].array
-
-    keys = {"trace": trace_code, "span": span_id, "kind": np.asarray(kind.codes)}
-    is_duplicate = pd.DataFrame(keys).duplicated(keep="first").to_numpy()
-    kept = np.flatnonzero(~is_duplicate)
-
-    parent_row = np.full(size, -1, dtype=np.int64)
-    parent_row[kept] = _find_parents(
-        kept, trace_code[kept], span_id[kept], parent_id[kept], _preference(kind)[kept]
+    parent_id = spans["parent_span_id"].to_numpy()
+    parent_row, depth, head_row, order, trace_offsets, is_orphan, doubles, cycles = link_rows(
+        trace_code,
+        traces,
+        in_one_piece(spans["span_id"], np.uint64),
+        in_one_piece(parent_id, np.uint64),
+        in_one_piece(kind.codes),
+        _preference(kind),
+        in_one_piece(spans["start_ns"]),
     )
-    is_root = ~is_duplicate & (parent_id == 0)
-    is_orphan = ~is_duplicate & ~is_root & (parent_row < 0)
-    orphans = int(is_orphan.sum())
-
-    depth, head_row, unsettled = _walk_up(parent_row)
-    cycles = 0
-    if unsettled.size:
-        cut = _cut_cycles(parent_row, unsettled, start_ns, span_id)
-        parent_row[cut] = -1
-        is_orphan[cut] = True
-        cycles = len(cut)
-        depth, head_row, _ = _walk_up(parent_row)
-    depth[is_duplicate] = -1
-    head_row[is_duplicate] = -1
-
-    order = kept[np.lexsort((span_id[kept], start_ns[kept], depth[kept], trace_code[kept]))]
+    is_root = parent_id == 0
+    is_root[doubles] = False
     return Forest(
         parent_row=parent_row,
         depth=depth,
         head_row=head_row,
         order=order,
         trace_code=trace_code,
-        trace_offsets=np.searchsorted(trace_code[order], np.arange(traces + 1)),
+        trace_offsets=trace_offsets,
         is_orphan=is_orphan,
-        duplicate_rows=np.flatnonzero(is_duplicate),
+        duplicate_rows=doubles,
         traces=traces,
         roots=int(is_root.sum()),
-        orphans=orphans,
-        duplicates=int(is_duplicate.sum()),
+        orphans=int(is_orphan.sum()) - cycles,
+        duplicates=len(doubles),
         cycles=cycles,
     )
 
@@ -172,70 +158,3 @@ def _preference(kind: pd.Categorical) -> Rows:
     ]
     preference: Rows = np.array([*places, last], dtype=np.int64)[kind.codes]
     return preference
-
-
-def _find_parents(
-    rows: Rows,
-    trace_code: Rows,
-    span_id: npt.NDArray[np.uint64],
-    parent_id: npt.NDArray[np.uint64],
-    preference: Rows,
-) -> Rows:
-    """Return for each of ``rows`` the row of its parent, or -1."""
-    found = np.full(len(rows), -1, dtype=np.int64)
-    if not len(rows):
-        return found
-    id_codes, ids = pd.factorize(np.concatenate([span_id, parent_id]))
-    scale = len(ids)
-    own_key = trace_code * scale + id_codes[: len(rows)]
-    wanted_key = trace_code * scale + id_codes[len(rows) :]
-    by_key = np.lexsort((preference, own_key))
-    sorted_keys = own_key[by_key]
-    place = np.minimum(np.searchsorted(sorted_keys, wanted_key), len(rows) - 1)
-    is_hit = (sorted_keys[place] == wanted_key) & (parent_id != 0)
-    found[is_hit] = rows[by_key[place[is_hit]]]
-    return found
-
-
-def _walk_up(parent_row: Rows) -> tuple[npt.NDArray[np.int32], Rows, Rows]:
-    """Return depth, head of each row's tree, and the rows that never arrive because of a cycle.
-
-    After pass k every active row has looked 2^k steps up; ``ahead`` is the row it has got to.
-    """
-    size = len(parent_row)
-    depth = (parent_row >= 0).astype(np.int32)
-    ahead = np.where(parent_row >= 0, parent_row, np.arange(size, dtype=np.int64))
-    active = np.flatnonzero(parent_row >= 0)
-    active = active[parent_row[ahead[active]] >= 0]
-    for _ in range(size.bit_length() + 1):
-        if not active.size:
-            break
-        # both read before either is written: rows of one pass must not see each other's progress
-        further_depth = depth[active] + depth[ahead[active]]
-        further = ahead[ahead[active]]
-        depth[active], ahead[active] = further_depth, further
-        active = active[parent_row[further] >= 0]
-    return depth, ahead, active
-
-
-def _cut_cycles(
-    parent_row: Rows,
-    unsettled: Rows,
-    start_ns: Rows,
-    span_id: npt.NDArray[np.uint64],
-) -> Rows:
-    """Return one row of each cycle, its earliest, given the rows on and below cycles."""
-    ahead = parent_row.copy()
-    for _ in range(len(unsettled).bit_length()):
-        ahead[unsettled] = ahead[ahead[unsettled]]
-    on_cycle = np.unique(ahead[unsettled])  # 2^k >= n steps up from anywhere there, one is on the cycle
-    by_time = on_cycle[np.lexsort((on_cycle, span_id[on_cycle], start_ns[on_cycle]))]
-    rank = np.full(len(parent_row), len(parent_row), dtype=np.int64)
-    rank[by_time] = np.arange(len(by_time))
-    lowest = rank.copy()
-    ahead = parent_row.copy()
-    for _ in range(len(on_cycle).bit_length()):
-        lowest[on_cycle] = np.minimum(lowest[on_cycle], lowest[ahead[on_cycle]])
-        ahead[on_cycle] = ahead[ahead[on_cycle]]
-    cut: Rows = on_cycle[lowest[on_cycle] == rank[on_cycle]]
-    return cut

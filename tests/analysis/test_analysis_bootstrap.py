@@ -13,6 +13,13 @@ SECOND = 10**9
 
 
 class TestResampling:
+    def test_weights_are_what_sums_are_made_of(self):
+        """Each cell counts as often as drawn blocks cover it, round the end: the sums agree."""
+        plan = Resampling.of(np.arange(50) * SECOND // 5, seed=3)
+        values = np.random.default_rng(1).random((50, 2))
+        np.testing.assert_allclose(plan.weights @ values, plan.sums(values))
+        assert plan.weights.min() == 0
+
     def test_a_block_is_at_least_a_second(self):
         """20 requests a second for 60 s: blocks of 20, and never fewer than ten blocks."""
         assert Resampling.of(np.arange(1200) * SECOND // 20).block == 21

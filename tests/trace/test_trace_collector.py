@@ -90,6 +90,7 @@ def test_answers_in_the_same_encoding():
         (gzip.compress(b"\0" * 3_000_000), _PROTOBUF, "gzip", 413, "larger than 2000000 bytes"),
         (b"\0" * 2_000_001, _PROTOBUF, "", 413, "larger than 2000000 bytes"),
     ],
+    ids=["no protobuf", "no json", "text", "zstd", "no gzip", "cut short", "large unzipped", "large"],
 )
 def test_bad_requests_are_refused_and_the_receiver_goes_on(body, content_type, encoding, status, words):
     """Each fault has its status and says what is wrong; the next good request is accepted."""
@@ -162,6 +163,25 @@ def test_routes_of_the_caller():
     assert [json.loads(body) for _, body in answers[:3]] == [{"length": 5}, {}, {"raw": True}]
     assert json.loads(answers[3][1])["message"] == "cannot take b'y'"
     assert (taken, batches) == ([b"x"], 0)
+
+
+def test_questions_of_the_caller():
+    """More paths can be asked by GET; each is answered with what its function returns then."""
+    # Given a receiver that is asked for a list
+    listed = [1]
+
+    async def ask():
+        async with (
+            Collector("127.0.0.1:0", None, {"/v1/list": lambda: listed}) as collector,
+            aiohttp.ClientSession() as session,
+        ):
+            listed.append(2)
+            # When it is asked
+            async with session.get(f"{collector.url}/v1/list") as answer:
+                return answer.status, await answer.json()
+
+    # Then it says what there is
+    assert asyncio.run(ask()) == (200, [1, 2])
 
 
 def test_a_taken_address_is_said_and_a_closed_one_is_free():

@@ -1,0 +1,239 @@
+"""The walk back along the critical path, in machine code; `perflab.analysis.walk` tells what it means."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from perflab.compiled import FLAG, FLAGS, IDS, INTS, Int64s, compiled, entrance, sort_places
+
+Mask = npt.NDArray[np.bool_]
+Lanes = npt.NDArray[np.int8]
+
+OVERSHOOT_NS = 1_000_000
+OVERSHOOT_RATIO = 100  # 1 %, as a divisor: kept in whole numbers
+OVERLAP_NS = 50_000
+OVERLAP_RATIO = 1000  # 0.1 %
+
+_ON_PATH, _APART = 1, 2
+
+
+@compiled
+def is_apart(
+    row: int, parent: int, start_ns: Int64s, end_ns: Int64s, is_call: Mask, is_detached: Mask
+) -> bool:
+    """Tell whether a child is asynchronous: nobody waits for it.
+
+    Parameters
+    ----------
+    row, parent : int
+        The child's row and its parent's.
+    start_ns, end_ns, is_call, is_detached
+        As in `perflab.analysis.walk.Tree`.
+    """
+    overshoot = end_ns[row] - end_ns[parent]
+    is_small = overshoot <= OVERSHOOT_NS or overshoot * OVERSHOOT_RATIO <= end_ns[parent] - start_ns[parent]
+    return (not is_small or is_detached[row]) and not is_call[row]
+
+
+@compiled
+def gather(
+    row: int,
+    following: Int64s,
+    lower: int,
+    upper: int,
+    start_ns: Int64s,
+    end_ns: Int64s,
+    rows: Int64s,
+    begins: Int64s,
+    ends_back: Int64s,
+) -> int:
+    """Collect the siblings from ``row`` on that touch their parent, clipped to it; return how many.
+
+    Parameters
+    ----------
+    row : int
+        The first sibling, -1 where there is none.
+    following : int64[n]
+        The next sibling of each row.
+    lower, upper : int
+        The parent's interval.
+    start_ns, end_ns : int64[n]
+        As in `perflab.analysis.walk.Tree`.
+    rows, begins, ends_back : int64[widest]
+        Filled with the siblings, where they begin and where they end, the latter negated.
+    """
+    count = 0
+    while row >= 0:
+        begin, end = max(start_ns[row], lower), min(end_ns[row], upper)
+        if end > begin or (end == begin and start_ns[row] == end_ns[row]):
+            rows[count], begins[count], ends_back[count] = row, begin, -end
+            count += 1
+        row = following[row]
+    return count
+
+
+@compiled
+def _union(places: Int64s, count: int, begins: Int64s, ends_back: Int64s, spare: Int64s) -> int:
+    """Return the length of a union of intervals; sorts ``places`` by their beginning."""
+    sort_places(places, count, begins, begins, begins, begins, spare)
+    total, reached = 0, begins[places[0]]
+    for at in range(count):
+        place = places[at]
+        begin, end = max(begins[place], reached), -ends_back[place]
+        if end > begin:
+            total += end - begin
+            reached = end
+    return total
+
+
+@compiled
+def _place_rows(
+    parent_row: Int64s,
+    start_ns: Int64s,
+    end_ns: Int64s,
+    is_call: Mask,
+    is_detached: Mask,
+    is_root: Mask,
+    is_taken: Mask,
+    crisp: bool,
+    lane: Lanes,
+    marks: Mask,
+    first: Int64s,
+    following: Int64s,
+    width: Int64s,
+) -> int:
+    """Find the heads, and chain the children of each parent; return the longest chain's length.
+
+    ``marks`` gets three rows: asynchronous, abandoned, clipped; ``first`` and ``following`` get the chains.
+    """
+    widest = 1
+    for row in range(len(parent_row)):
+        if not is_taken[row]:
+            continue
+        parent = parent_row[row]
+        if is_root[row]:
+            lane[row] = _ON_PATH
+        if parent < 0:
+            apart = not crisp and is_detached[row]
+        else:
+            apart = not crisp and is_apart(row, parent, start_ns, end_ns, is_call, is_detached)
+            if not apart:
+                following[row], first[parent] = first[parent], row
+                width[parent] += 1
+                widest = max(widest, width[parent])
+                is_late = end_ns[row] > end_ns[parent]
+                marks[1, row] = is_call[row] and is_late
+                marks[2, row] = is_late or start_ns[row] < start_ns[parent]
+        if apart:
+            marks[0, row] = True
+            lane[row] = _APART
+    return widest
+
+
+@compiled
+def _chain(
+    parent: int,
+    count: int,
+    forgiven: int,
+    rows: Int64s,
+    places: Int64s,
+    begins: Int64s,
+    ends_back: Int64s,
+    lane: Lanes,
+    begin: Int64s,
+    finish: Int64s,
+    exclusive: Int64s,
+) -> tuple[int, bool]:
+    """Chain a parent's children, latest first; return how long the chain is, and whether all are in it."""
+    cursor = finish[parent]
+    chained = 0
+    is_whole = True
+    for at in range(count):
+        place = places[at]
+        child_begins, child_ends = begins[place], -ends_back[place]
+        if child_ends > cursor and (child_ends - cursor >= forgiven or child_begins >= cursor):
+            is_whole = False
+            continue
+        row = rows[place]
+        child_ends = min(child_ends, cursor)
+        ends_back[place] = -child_ends
+        lane[row], begin[row], finish[row] = lane[parent], child_begins, child_ends
+        exclusive[row] = child_ends - child_begins
+        chained += child_ends - child_begins
+        cursor = child_begins
+    return chained, is_whole
+
+
+@entrance(INTS, INTS, INTS, IDS, INTS, INTS, FLAGS, FLAGS, FLAGS, FLAGS, FLAG)
+def walk_all(
+    parent_row: Int64s,
+    start_ns: Int64s,
+    end_ns: Int64s,
+    span_id: npt.NDArray[np.uint64],
+    kind_rank: Int64s,
+    order: Int64s,
+    is_call: Mask,
+    is_detached: Mask,
+    is_root: Mask,
+    is_taken: Mask,
+    crisp: bool,
+) -> tuple[Lanes, Int64s, Int64s, Int64s, Int64s, Mask]:
+    """Walk every tree, parents first; each child is looked at once.
+
+    Parameters
+    ----------
+    parent_row, start_ns, end_ns, span_id, kind_rank, order, is_call, is_detached
+        As in `perflab.analysis.walk.Tree`.
+    is_root, is_taken, crisp
+        As for `perflab.analysis.walk.walk_back`.
+
+    Returns
+    -------
+    lane, begin_ns, finish_ns, exclusive_ns, covered_ns : arrays
+        As in `perflab.analysis.walk.Walk`.
+    marks : bool[3, n]
+        ``is_asynchronous``, ``is_abandoned`` and ``is_clipped``.
+    """
+    size = len(parent_row)
+    lane, marks = np.zeros(size, dtype=np.int8), np.zeros((3, size), dtype=np.bool_)
+    first, following = np.full(size, -1, dtype=np.int64), np.full(size, -1, dtype=np.int64)
+    width = np.zeros(size, dtype=np.int64)
+    widest = _place_rows(
+        parent_row,
+        start_ns,
+        end_ns,
+        is_call,
+        is_detached,
+        is_root,
+        is_taken,
+        crisp,
+        lane,
+        marks,
+        first,
+        following,
+        width,
+    )
+    begin, finish = np.where(lane != 0, start_ns, 0), np.where(lane != 0, end_ns, 0)
+    exclusive, covered = finish - begin, np.zeros(size, dtype=np.int64)
+    rows, places, spare, begins, ends_back, ranks = np.empty((6, widest), dtype=np.int64)
+    ids = np.empty(widest, dtype=np.uint64)
+    for parent in order:
+        if not lane[parent] or first[parent] < 0:
+            continue
+        lower, upper = begin[parent], finish[parent]
+        count = gather(first[parent], following, lower, upper, start_ns, end_ns, rows, begins, ends_back)
+        for at in range(count):
+            places[at] = at
+            ids[at], ranks[at] = span_id[rows[at]], kind_rank[rows[at]]
+        sort_places(places, count, ends_back, begins, ids, ranks, spare)
+        forgiven = 0
+        if not crisp:  # rounded up: a whole overlap is below it just when it is below 0.1 %
+            forgiven = max(OVERLAP_NS, -((start_ns[parent] - end_ns[parent]) // OVERLAP_RATIO))
+        chained, is_whole = _chain(
+            parent, count, forgiven, rows, places, begins, ends_back, lane, begin, finish, exclusive
+        )
+        exclusive[parent] -= chained
+        if not is_whole:
+            covered[parent] = _union(places, count, begins, ends_back, spare) - chained
+    return lane, begin, finish, exclusive, covered, marks
