@@ -28,13 +28,15 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
 
 import perflab
-from perflab.shadow import drivers, outbound, scope, sockets
+from perflab.config import Store
+from perflab.shadow import drivers, lingering, outbound, scope, sockets
 from perflab.shadow.agentconfig import AgentConfig, read_agent_config, split_address
 from perflab.shadow.control import ControlReader
-from perflab.shadow.ledger import Ledger
+from perflab.shadow.ledger import FORMAT, Ledger
 from perflab.shadow.scope import process
 from perflab.shadow.stores import read_twins
 
@@ -67,9 +69,10 @@ def start(config_text: str) -> None:
     """
     config = read_agent_config(config_text)
     process.service = config.service
-    process.shadow_consumer = config.shadow_consumer
+    if config.shadow_consumer:
+        scope.consume_shadow()
     process.ledger = Ledger()
-    process.control = ControlReader(config.control, config.control_key.read().encode())
+    process.control = ControlReader(config.control, lambda: config.control_key.read().encode())
     exporter = _Exporter(config)
     process.tracer = _tracing(config, exporter).get_tracer("perflab", perflab.__version__)
     addresses = {address: name for name, listed in config.services.items() for address in listed}
@@ -81,12 +84,18 @@ def start(config_text: str) -> None:
     drivers.install(
         config.disabled,
         {
-            "perflab.shadow.sql": lambda sql: sql.set_twins(read_twins(config.stores, "postgresql")),
+            "perflab.shadow.sql": lambda _: _tell_sql(config.stores),
             "perflab.shadow.redis": lambda redis: redis.set_twins(read_twins(config.stores, "redis")),
         },
     )
     os.register_at_fork(after_in_child=lambda: _after_fork(reporter, exporter))
     atexit.register(_goodbye, reporter, exporter)
+
+
+def _tell_sql(stores: Sequence[Store]) -> None:
+    from perflab.shadow.sql import session  # a service without a database does not pay for it
+
+    session.read_stores(stores)
 
 
 class _MarkedAlways(Sampler):
@@ -117,6 +126,13 @@ class _MarkedAlways(Sampler):
 
     def get_description(self) -> str:
         return "PerflabMarkedAlways"
+
+
+class _Ids(RandomIdGenerator):
+    """Random ids; a trace whose recording was decided by its id keeps that id."""
+
+    def generate_trace_id(self) -> int:
+        return scope.chosen_trace_id() or super().generate_trace_id()
 
 
 class _Exporter(SpanExporter):
@@ -181,7 +197,8 @@ def _tracing(config: AgentConfig, exporter: _Exporter) -> TracerProvider:
             "telemetry.sdk.language": "python",
         }
     )
-    provider = _Provider(sampler=_MarkedAlways(config.sample_ratio), resource=resource)
+    process.sample_bound = TraceIdRatioBased.get_bound_for_rate(config.sample_ratio)
+    provider = _Provider(sampler=_MarkedAlways(config.sample_ratio), resource=resource, id_generator=_Ids())
     provider.add_span_processor(
         BatchSpanProcessor(
             exporter, max_queue_size=32768, schedule_delay_millis=400, max_export_batch_size=1024
@@ -193,6 +210,7 @@ def _tracing(config: AgentConfig, exporter: _Exporter) -> TracerProvider:
 def _after_fork(reporter: _Reporter, exporter: _Exporter) -> None:
     """Start anew in a forked child what a fork does not carry over: threads, connections, held locks."""
     process.ledger = process.ledger.successor()
+    lingering.forget()
     exporter.start()
     process.control.start(scope.permit)
     reporter.start()
@@ -241,6 +259,7 @@ class _Reporter:
             "sequence": self._sequence,
             "time_ns": time.time_ns(),
             "agent_version": perflab.__version__,
+            "format": FORMAT,
             "control": {
                 "age_s": min(process.control.age_s, 1e9),
                 "live": sorted(process.control.live or {}),
@@ -262,4 +281,5 @@ class _Reporter:
         while True:
             time.sleep(REPORT_EVERY_S)
             with contextlib.suppress(Exception):  # a report must never end the reporting
+                lingering.look()
                 self.send()

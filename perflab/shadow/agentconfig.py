@@ -122,7 +122,7 @@ def _check(config: AgentConfig) -> None:
         split_address(peer.address, f"the address of outbound peer {peer.name!r}")
         if peer.to:
             split_address(peer.to, f"the stub of outbound peer {peer.name!r}")
-    for kind in ("postgresql", "redis"):
+    for kind in ("postgresql", "mariadb", "sqlite", "redis"):
         read_twins(config.stores, kind)
 
 

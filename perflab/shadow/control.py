@@ -3,7 +3,11 @@
 The controller of a run writes the list to a file every second; attached processes read it from that
 file, or from a URL that serves it, at least every second. A list that is unsigned, altered or older than
 five seconds is not believed: every mark is then refused. Ending a run is leaving it out of the list or
-setting its kill flag.
+setting its kill flag (`perflab.shadow.killswitch` does, from outside). A kill is kept: a run that an attached
+process has once seen killed lives never again there, whatever lists follow.
+
+Every run has a key of its own, derived from its key id. The control key, too, can be changed while services
+run (`perflab.shadow.signing`): they read it by its reference at every poll.
 
 The list also carries *delays*: entity -> time to wait there. They plant a fault, or test whether an
 entity is the bottleneck, from outside the services' code.
@@ -13,26 +17,33 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import json
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from perflab.errors import ConfigError
+from perflab.shadow.killfile import killers, replace_file
 from perflab.shadow.mark import RunKey
+from perflab.shadow.replay import Arrivals
+from perflab.shadow.signing import keys_of, opened, signed
 
 STALE_AFTER_S = 5.0
 POLL_EVERY_S = 0.5
+PUBLISH_EVERY_S = 1.0
+CANARY_KEPT_S = 60.0
+"""How long the canaries of a run that is over are still looked for: marked work may lie in a buffer."""
+LOOKS = 4
+"""How often, between two publications, a publisher looks for a kill."""
 LONGEST_NS = 60_000_000_000
 """A longer delay is cut to this one, a negative one is none: it must never be an error where it is waited."""
 SEEN_KEPT = 1024
 LIST_BYTES = 1 << 20
+_WHAT = "the list of live runs"
 _NONE: Mapping[str, int] = MappingProxyType({})
 
 
@@ -47,7 +58,7 @@ class LiveRun:
     run_id : str
         Its name, for people.
     key_id : str
-        Names the run's key; the key itself is derived and never written down.
+        Names the run's key, no other's; the key itself is derived and never written down.
     not_after_s : int
         Unix time.
     killed : bool
@@ -74,31 +85,16 @@ class ControlList:
 
 
 def run_key(control_key: bytes, run: LiveRun) -> RunKey:
-    """Derive a run's key: HMAC-SHA256 of the run's key id under the control key."""
-    key = hmac.digest(control_key, f"run-key {run.key_id} {run.tag:04x}".encode(), "sha256")
+    """Derive a run's key: HMAC-SHA256 of the run's key id under the control key's first line."""
+    key = hmac.digest(keys_of(control_key)[0], f"run-key {run.key_id} {run.tag:04x}".encode(), "sha256")
     return RunKey(run.tag, key, run.not_after_s)
 
 
 def encode(control: ControlList, control_key: bytes) -> bytes:
     """Write and sign a list."""
-    payload = json.dumps(
-        {
-            "issued_s": control.issued_s,
-            "runs": [
-                {
-                    "tag": run.tag,
-                    "run_id": run.run_id,
-                    "key_id": run.key_id,
-                    "not_after_s": run.not_after_s,
-                    "killed": run.killed,
-                    "accepted": run.accepted,
-                }
-                for run in control.runs
-            ],
-            "delays_ns": dict(control.delays_ns),
-        }
-    )
-    return json.dumps({"payload": payload, "signature": _sign(payload, control_key)}).encode()
+    runs = [{**asdict(run), "accepted": list(run.accepted)} for run in control.runs]
+    content = {"issued_s": control.issued_s, "runs": runs, "delays_ns": dict(control.delays_ns)}
+    return signed(_WHAT, content, control_key)
 
 
 def decode(content: bytes, control_key: bytes) -> ControlList:
@@ -109,13 +105,13 @@ def decode(content: bytes, control_key: bytes) -> ControlList:
     ConfigError
         If it is not a list, or was not signed with this key.
     """
+    return _decoded(content, control_key)[0]
+
+
+def _decoded(content: bytes, control_key: bytes) -> tuple[ControlList, bytes]:
     try:
-        envelope = json.loads(content)
-        payload, signature = envelope["payload"], envelope["signature"]
-        if not hmac.compare_digest(str(signature), _sign(payload, control_key)):
-            raise ConfigError("the list of live runs is not signed with this control key")
-        data = json.loads(payload)
-        return ControlList(
+        data, key = opened(_WHAT, content, control_key)
+        control = ControlList(
             float(data["issued_s"]),
             tuple(LiveRun(**{**run, "accepted": tuple(run["accepted"])}) for run in data["runs"]),
             MappingProxyType(
@@ -124,6 +120,7 @@ def decode(content: bytes, control_key: bytes) -> ControlList:
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"the list of live runs cannot be read: {error!r}") from error
+    return control, key
 
 
 class ControlPublisher:
@@ -147,6 +144,7 @@ class ControlPublisher:
         self._key = control_key
         self._runs: dict[int, LiveRun] = {}
         self._delays: dict[str, int] = {}
+        self._killed_by: dict[int, str] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._republish, name="perflab-control", daemon=True)
@@ -199,20 +197,35 @@ class ControlPublisher:
             If the file cannot be written.
         """
         with self._lock:
+            self._hear_kills()
             control = ControlList(time.time(), tuple(self._runs.values()), dict(self._delays))
-            aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.{id(self):x}")
-            try:
-                aside.write_bytes(encode(control, self._key))
-                aside.replace(self._path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    aside.unlink()
-                raise
+            replace_file(self._path, encode(control, self._key))
+
+    def killed_by(self, tag: int) -> str:
+        """Return who killed a run by the kill switch, "" if nobody."""
+        return self._killed_by.get(tag, "")
+
+    def _hear_kills(self) -> bool:
+        """Flag the runs the kill file names; tell whether there are new ones."""
+        killed = killers(self._path, self._key) if self._runs else {}
+        new = {
+            tag: killed[run.run_id]
+            for tag, run in self._runs.items()
+            if run.run_id in killed and tag not in self._killed_by
+        }
+        self._killed_by |= new
+        self._runs |= {tag: replace(self._runs[tag], killed=True) for tag in new}
+        return bool(new)
 
     def _republish(self) -> None:
-        while not self._closed.wait(1.0):
-            with contextlib.suppress(OSError):  # a full disk: the list goes stale and marks are refused
-                self.publish()
+        looks = 0
+        while not self._closed.wait(PUBLISH_EVERY_S / LOOKS):
+            looks += 1
+            with self._lock:
+                heard = self._hear_kills()
+            if heard or looks % LOOKS == 0:
+                with contextlib.suppress(OSError):  # a full disk: the list goes stale and marks are refused
+                    self.publish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +235,26 @@ class _Belief:
     control: ControlList = field(default_factory=ControlList)
     live: Mapping[int, RunKey] = field(default_factory=dict)
     seen: Mapping[int, RunKey] = field(default_factory=dict)
+    killed: frozenset[tuple[int, str]] = frozenset()
+    lived: Mapping[int, tuple[str, float]] = field(default_factory=dict)
+    canaries: tuple[str, ...] = ()
+
+    def followed_by(self, control: ControlList, control_key: bytes) -> _Belief:
+        """Return what is believed after one more list."""
+        keys = {run.tag: self._key(run_key(control_key, run)) for run in control.runs}
+        killed = self.killed | {(run.tag, run.key_id) for run in control.runs if run.killed}
+        live = {run.tag: keys[run.tag] for run in control.runs if (run.tag, run.key_id) not in killed}
+        seen = dict(list({**self.seen, **keys}.items())[-SEEN_KEPT:])
+        now = {run.tag: (run.run_id, control.issued_s) for run in control.runs if run.tag in live}
+        kept = {tag: at for tag, at in self.lived.items() if control.issued_s - at[1] < CANARY_KEPT_S}
+        lived = {**kept, **now}
+        canaries = tuple({f"plc-{run_id}-": None for run_id, _ in lived.values()})
+        return _Belief(control, live, seen, killed, lived, canaries)
+
+    def _key(self, derived: RunKey) -> RunKey:
+        """Return the key that is there already, if it is the same: it has its HMAC begun."""
+        known = self.seen.get(derived.tag)
+        return known if known == derived else derived
 
 
 class ControlReader:
@@ -231,18 +264,31 @@ class ControlReader:
     ----------
     source : str
         Path or ``http(s)`` URL of the list.
-    control_key : bytes
-        Checks its signature.
+    control_key : bytes or callable
+        Checks its signature; or what reads it, asked at every poll.
     clock : callable
         Returns Unix time in seconds.
     """
 
-    def __init__(self, source: str, control_key: bytes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        source: str,
+        control_key: bytes | Callable[[], bytes],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._source = source
-        self._key = control_key
+        self._read_key = control_key if callable(control_key) else lambda: control_key
+        self._key = self._read_key()
         self._clock = clock
         self._belief = _Belief()
         self.problem = "not read yet"
+        self.arrivals = Arrivals()
+        self.quiet = True
+        """Whether nothing is to be noted: no run is or was just live, no delay is planted."""
+        self.planted = False
+        """Whether any delay is."""
+        self.canaries: tuple[str, ...] = ()
+        """What the canaries of the runs begin with that are live, or were until a minute ago."""
 
     def start(self, inside: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext) -> None:
         """Read once now, then poll from a daemon thread (started anew after a fork).
@@ -293,6 +339,10 @@ class ControlReader:
         live = self.live
         return live is not None and tag in live and self._clock() <= live[tag].not_after_s
 
+    def was_live(self, tag: int) -> bool:
+        """Tell whether a run is live, or was until a minute ago."""
+        return tag in self._belief.lived
+
     def delay_ns(self, entity: str) -> int:
         """Return the delay in force at an entity, 0 for none or when the list is stale."""
         control = self._belief.control
@@ -303,21 +353,37 @@ class ControlReader:
     def poll(self) -> None:
         """Read the list once; a list that cannot be believed leaves the last one to go stale."""
         try:
-            found = decode(self._fetch(), self._key)
+            found, key = self._read()
         except Exception as error:  # whatever a file or a server may hold must not end the polling
             self.problem = str(error) or repr(error)
             return
+        while (problem := self._weigh(found, key)) is None:
+            pass
+        self.problem = problem
+
+    def _weigh(self, found: ControlList, key: bytes) -> str | None:
+        """Believe a list or say why not; None where another thread's poll came between, to be tried again."""
         before = self._belief
         if found.issued_s < before.control.issued_s:
-            self.problem = "an older list was served after a newer one"
-        elif found.issued_s > self._clock() + STALE_AFTER_S:
-            self.problem = "the list was issued in the future: the clocks differ"
-        else:
-            self.problem = ""
-            keys = {run.tag: run_key(self._key, run) for run in found.runs}
-            live = {run.tag: keys[run.tag] for run in found.runs if not run.killed}
-            seen = dict(list({**before.seen, **keys}.items())[-SEEN_KEPT:])
-            self._belief = _Belief(found, live, seen)
+            return "an older list was served after a newer one"
+        if found.issued_s > self._clock() + STALE_AFTER_S:
+            return "the list was issued in the future: the clocks differ"
+        followed = before.followed_by(found, key)
+        if self._belief is not before:
+            return None
+        quiet = not followed.lived and not found.delays_ns
+        self.quiet = self.quiet and quiet  # before a run is live, everything is noted
+        self.canaries = followed.canaries
+        self._belief, self.quiet, self.planted = followed, quiet, bool(found.delays_ns)
+        if not followed.live:
+            self.arrivals.forget()
+        return ""
+
+    def _read(self) -> tuple[ControlList, bytes]:
+        """Read the key, which may have changed, and the list; a key that cannot be read any more stays."""
+        with contextlib.suppress(ConfigError, OSError):
+            self._key = self._read_key()
+        return _decoded(self._fetch(), self._key)
 
     def _age_s(self, control: ControlList) -> float:
         return abs(self._clock() - control.issued_s)
@@ -330,7 +396,3 @@ class ControlReader:
                 return bytes(answer.read(LIST_BYTES))
         with open(self._source, "rb") as file:
             return file.read(LIST_BYTES)
-
-
-def _sign(payload: Any, control_key: bytes) -> str:
-    return hmac.digest(control_key, b"perflab control list" + str(payload).encode(), "sha256").hex()

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from perflab.errors import SpanFormatError
-from perflab.shadow.ledger import bucket_middle_ns, holes_of
+from perflab.shadow.ledger import FORMAT, LOST, bucket_middle_ns, holes_of
 
 LOST_AFTER_S = 3.0
 
@@ -39,6 +39,7 @@ class Hook(msgspec.Struct, frozen=True):
 
     state: str
     version: str = ""
+    reason: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -66,6 +67,9 @@ class Report(msgspec.Struct, frozen=True):
     sequence: int = 0
     time_ns: int = 0
     agent_version: str = ""
+    host: str = ""
+    shadow_consumer: bool = False
+    format: int = FORMAT
     claims_lost: int = 0
     refusals: list[Refusal] = []
     outbound: list[dict[str, Any]] = []
@@ -189,6 +193,10 @@ class Fleet:
             if not report.time_ns or refusal.time_ns >= oldest_ns
         ]
 
+    def lost_marks(self) -> list[dict[str, Any]]:
+        """Return where shadow and ordinary work could not be told apart."""
+        return [refusal for refusal in self.refusals if refusal["store"] == LOST]
+
     @property
     def claims_lost(self) -> int:
         """How many claims the agents had no room to keep."""
@@ -217,9 +225,13 @@ class Fleet:
         """Return the holes of every process, as a scenario would name them to accept them."""
         found: set[str] = set()
         for member in self._members.values():
-            states = {name: {"state": hook.state} for name, hook in member.report.hooks.items()}
-            found |= holes_of(member.service, states, member.report.uncovered)
+            found |= self._holes(member)
         return found
+
+    @staticmethod
+    def _holes(member: Member) -> set[str]:
+        states = {name: {"state": hook.state} for name, hook in member.report.hooks.items()}
+        return holes_of(member.service, states, member.report.uncovered)
 
     def marks(self) -> dict[str, Counter[str]]:
         """Return per service how marks were judged: ``marked``, ``refused: <reason>``."""
@@ -248,15 +260,79 @@ class Fleet:
             if dict(call).get("action") != "service"
         ]
 
-    def versions(self) -> dict[str, dict[str, str]]:
-        """Return per service the hooked libraries and their versions, and the agent's."""
-        return {
-            member.service: {
-                "perflab": member.report.agent_version,
-                **{name: hook.version for name, hook in sorted(member.report.hooks.items())},
+    def agents(self) -> list[dict[str, Any]]:
+        """Return a row per process: who it is, what it believes, and what it does not cover.
+
+        ``live`` are the tags of the runs it holds for live, ``heard_s`` is how long ago it said so.
+        """
+        now_s = self._clock()
+        return [
+            {
+                "service": member.service,
+                "pid": member.report.pid,
+                "host": member.report.host,
+                "agent_version": member.report.agent_version,
+                "shadow_consumer": member.report.shadow_consumer,
+                "heard_s": round(now_s - member.heard_s, 3),
+                "control_age_s": member.report.control.age_s,
+                "live": sorted(member.report.control.live),
+                "problem": member.report.control.problem,
+                "hooks": {
+                    name: {"state": hook.state, "version": hook.version}
+                    for name, hook in sorted(member.report.hooks.items())
+                },
+                "holes": sorted(self._holes(member)),
+                "marks": member.report.marks,
+                "stepped_aside": member.report.stepped_aside,
             }
-            for member in self._members.values()
+            for member in sorted(self._members.values(), key=lambda one: (one.service, one.report.pid))
+        ]
+
+    def versions(self) -> dict[str, dict[str, str]]:
+        """Return per service the hooked libraries and their versions, and the agent's.
+
+        Where processes of a service differ, all versions are named: ``0.1.0, 0.2.0``.
+        """
+        found: dict[str, dict[str, set[str]]] = {}
+        for member in self._members.values():
+            of_service = found.setdefault(member.service, {})
+            of_service.setdefault("perflab", set()).add(member.report.agent_version)
+            for name, hook in member.report.hooks.items():
+                of_service.setdefault(name, set()).add(hook.version)
+        return {
+            service: {name: ", ".join(sorted(versions)) for name, versions in sorted(of_service.items())}
+            for service, of_service in found.items()
         }
+
+    def strange_formats(self) -> dict[str, set[int]]:
+        """Return the services whose agents report in another format than this controller reads."""
+        found: dict[str, set[int]] = {}
+        for member in self._members.values():
+            if member.report.format != FORMAT:
+                found.setdefault(member.service, set()).add(member.report.format)
+        return found
+
+    def processes(self) -> dict[str, int]:
+        """Return how many living processes of each service report."""
+        return dict(Counter(member.service for member in self._alive()))
+
+    def uncovered(self) -> dict[str, set[str]]:
+        """Return per service the drivers it imported that no hook covers."""
+        found: dict[str, set[str]] = {}
+        for member in self._members.values():
+            found.setdefault(member.service, set()).update(member.report.uncovered)
+        return found
+
+    def hooks(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Return per service what became of each hook: its ``state``, ``version`` and ``reason``."""
+        found: dict[str, dict[str, dict[str, str]]] = {}
+        for member in self._members.values():
+            for name, hook in member.report.hooks.items():
+                told = {"state": hook.state, "version": hook.version, "reason": hook.reason}
+                known = found.setdefault(member.service, {}).get(name)
+                if known is None or known["state"] == "on":  # of several processes the worst counts
+                    found[member.service][name] = told
+        return found
 
     def stepped_aside(self) -> Counter[str]:
         """Return how often hooks failed on ordinary work and let it through."""

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from perflab.shadow import inbound, scope
+from perflab.shadow import canaries, inbound, scope
 from perflab.shadow.inbound import Refused, Served
 from perflab.shadow.scope import process
 
@@ -28,35 +28,69 @@ def hook_starlette(module: Any) -> None:
 
     @functools.wraps(call)
     async def attached_call(app: Any, asgi: _Scope, receive: Any, send: _Send) -> None:
-        if asgi["type"] == "http":
-            await _serve(lambda sending: call(app, asgi, receive, sending), asgi, send)
-        elif asgi["type"] == "websocket" and _is_marked(asgi):
-            await receive()  # the handshake; closing before it is accepted answers 403
-            await send({"type": "websocket.close", "code": 1008, "reason": "perflab: marked WebSocket"})
-        else:
-            await call(app, asgi, receive, send)
+        await serve_any(app, functools.partial(call, app), asgi, receive, send)
 
     application.__call__ = attached_call
 
 
-async def _serve(call: Callable[[_Send], Awaitable[None]], asgi: _Scope, send: _Send) -> None:
+async def serve_any(
+    app: Any, call: Callable[..., Awaitable[None]], asgi: _Scope, receive: Any, send: _Send
+) -> None:
+    """Serve what a server calls an ASGI application with: a request, a WebSocket, the lifespan.
+
+    Parameters
+    ----------
+    app
+        As for `serve`.
+    call : callable
+        The application.
+    asgi, receive, send
+        As the server called it.
+    """
+    if asgi["type"] == "http":
+        await serve(app, lambda sending: call(asgi, receive, sending), asgi, send)
+    elif asgi["type"] == "websocket" and _is_marked(asgi):
+        await receive()  # the handshake; closing before it is accepted answers 403
+        await send({"type": "websocket.close", "code": 1008, "reason": "perflab: marked WebSocket"})
+    else:
+        await call(asgi, receive, send)
+
+
+async def serve(app: Any, call: Callable[[_Send], Awaitable[None]], asgi: _Scope, send: _Send) -> None:
+    """Serve an ASGI request: judged, marked, with its span.
+
+    Parameters
+    ----------
+    app
+        The application, for `inbound.unnamed`; None: a server calls it (`perflab.shadow.inbound_servers`).
+    call : callable
+        Has it answer, given a ``send``.
+    asgi, send
+        As the server called it.
+    """
+    before = inbound.standing()
     try:
-        served = inbound.begin(asgi["method"], asgi["path"], _carriers(asgi))
+        served = inbound.begin(asgi["method"], asgi["path"], _carriers(asgi), app)
     except Refused as refused:
         await _refuse(send, refused)
         return
     if served is None:
-        await call(send)
+        named = inbound.adopt(app)
+        await call(send if named is None else functools.partial(_naming, named, asgi, send))
         return
 
     async def attached_send(message: _Message) -> None:
         if message["type"] == "http.response.start":
-            planted = _started(served, asgi, message)
+            served.status = _status(message)
+            planted = 0 if served.adopted else _started(served, asgi)
             if planted:
                 await scope.async_wait(planted)
         await send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            served.end()
+        if message["type"] == "http.response.body":
+            if served.shadow is None:
+                canaries.watch_answer(message.get("body"))
+            if not message.get("more_body"):
+                served.end()
 
     try:
         await call(attached_send)
@@ -65,7 +99,7 @@ async def _serve(call: Callable[[_Send], Awaitable[None]], asgi: _Scope, send: _
         raise
     finally:
         served.end()
-        served.leave()
+        inbound.leave(before)
 
 
 async def _refuse(send: _Send, refused: Refused) -> None:
@@ -75,12 +109,29 @@ async def _refuse(send: _Send, refused: Refused) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _started(served: Served, asgi: _Scope, message: _Message) -> int:
-    """Note the status, name the span after the route, and return the delay planted there."""
+async def _naming(served: Served, asgi: _Scope, send: _Send, message: _Message) -> None:
+    """Send for an application whose request a server began."""
+    if message["type"] == "http.response.start":
+        planted = _started(served, asgi)
+        if planted:
+            await scope.async_wait(planted)
+    await send(message)
+
+
+def _status(message: _Message) -> int:
     try:
-        served.status = int(message["status"])
+        return int(message["status"])
+    except Exception:
+        inbound.step_aside("inbound: status")
+        return 0
+
+
+def _started(served: Served, asgi: _Scope) -> int:
+    """Name the span after the route, and return the delay planted there."""
+    try:
         template = _template(asgi)
-        return scope.delay_ns(served.route(template)) if template else 0
+        operation = served.route(template) if template else served.operation
+        return scope.delay_ns(operation) if operation else 0
     except Exception:
         inbound.step_aside("inbound: route")
         return 0

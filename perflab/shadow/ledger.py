@@ -14,6 +14,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from perflab.shadow.uncovered import what_is
+
+FORMAT = 1
+"""Of the reports agents post; a controller that reads another one refuses runs through that agent."""
+LOST = "the mark"
+"""As the store of a refusal: shadow and ordinary work could not be told apart; the run is stopped."""
 CLAIMS_KEPT = 50_000
 REFUSALS_KEPT = 200
 
@@ -29,6 +35,7 @@ class Ledger:
         self._sessions: Counter[tuple[str, str, str, bool]] = Counter()
         self._outbound: Counter[tuple[str, str]] = Counter()
         self._marks: Counter[str] = Counter()
+        self._durations_ns: deque[int] = deque()
         self._latency: Counter[int] = Counter()
         self._errors = 0
         self._stepped_aside: Counter[str] = Counter()
@@ -41,14 +48,25 @@ class Ledger:
         child.hooks, child.uncovered = dict(self.hooks), set(self.uncovered)
         return child
 
-    def claim(self, store: str, fingerprint: str, begin_ns: int, end_ns: int) -> None:
-        """Note one write of unmarked work: what the audit should find, and when (Unix ns)."""
+    def claim(
+        self, store: str, fingerprint: str, begin_ns: int, end_ns: int, *, background: bool = False
+    ) -> None:
+        """Note one write of unmarked work.
+
+        Parameters
+        ----------
+        store, fingerprint : str
+            Where, and what the audit should find.
+        begin_ns, end_ns : int
+            Between which two moments (Unix ns).
+        background : bool
+            Whether it was done outside of every request, by a thread that may have been handed anything.
+        """
+        row = {"store": store, "fingerprint": fingerprint, "begin_ns": begin_ns, "end_ns": end_ns}
         with self._lock:
             if len(self._claims) == CLAIMS_KEPT:
                 self._claims_lost += 1
-            self._claims.append(
-                {"store": store, "fingerprint": fingerprint, "begin_ns": begin_ns, "end_ns": end_ns}
-            )
+            self._claims.append({**row, "background": True} if background else row)
 
     def refuse(self, store: str, what: str, trace_id: int) -> None:
         """Note marked work that was refused before it was sent."""
@@ -74,10 +92,10 @@ class Ledger:
 
     def unmarked_request(self, duration_ns: int, *, failed: bool) -> None:
         """Count one served request of a real user."""
-        bucket = bucket_of(duration_ns)
-        with self._lock:
-            self._latency[bucket] += 1
-            self._errors += failed
+        self._durations_ns.append(duration_ns)  # counted when they are asked for: nobody waits for it then
+        if failed:
+            with self._lock:
+                self._errors += 1
 
     def step_aside(self, where: str) -> None:
         """Count a hook that failed on unmarked work and let it through untouched."""
@@ -91,6 +109,8 @@ class Ledger:
     def take(self) -> dict[str, Any]:
         """Return the report: cumulative counters, and the claims and refusals since the last call."""
         with self._lock:
+            for _ in range(len(self._durations_ns)):
+                self._latency[bucket_of(self._durations_ns.popleft())] += 1
             claims, refusals = list(self._claims), list(self._refusals)
             self._claims.clear()
             self._refusals.clear()
@@ -148,14 +168,14 @@ def holes_of(service: str, hooks: Mapping[str, Mapping[str, str]], uncovered: It
     Returns
     -------
     set of str
-        ``<service>: hook <name> is off`` or ``<service>: driver <name> is not covered``.
+        ``<service>: hook <name> is off``, ``<service>: driver <name> is not covered`` (or ``server``).
     """
     off = {
         f"{service}: hook {name} is {state['state']}"
         for name, state in hooks.items()
         if state["state"] != "on"
     }
-    return off | {f"{service}: driver {name} is not covered" for name in uncovered}
+    return off | {f"{service}: {what_is(name)} {name} is not covered" for name in uncovered}
 
 
 _STEP = math.log(1.04)
@@ -163,7 +183,7 @@ _STEP = math.log(1.04)
 
 def bucket_of(duration_ns: int) -> int:
     """Return the histogram bucket of a duration: 4 % wide, from 1 us."""
-    return max(0, int(math.log(max(duration_ns, 1000) / 1000) / _STEP))
+    return int(math.log(duration_ns / 1000) / _STEP) if duration_ns > 1000 else 0
 
 
 def bucket_middle_ns(bucket: int) -> float:

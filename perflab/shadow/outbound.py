@@ -12,6 +12,7 @@ its own; else not a byte of it changes.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +25,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from perflab.config import Outbound
 from perflab.errors import ShadowError
-from perflab.shadow import scope
-from perflab.shadow.mark import ENTRY
-from perflab.shadow.scope import Shadow, process
+from perflab.shadow import canaries, scope
+from perflab.shadow.mark import ENTRY, renewed
+from perflab.shadow.scope import process
 
 _Copy = Callable[["_Call", Any], Any]
 _trace_context = TraceContextTextMapPropagator()
@@ -106,6 +107,11 @@ class _Call:
     def planted_ns(self) -> int:
         return scope.delay_ns(self.name, self.peer)
 
+    def watch(self, url: str, body: Any) -> None:
+        """Refuse to hand what shadow work sent on as ordinary work, where the target knows the peer."""
+        if self.address in peers.services or self.address in peers.outside:
+            canaries.watch(self.peer, (url, body))
+
     def end(self, status: int, error: BaseException | None = None) -> None:
         try:
             if status:
@@ -154,8 +160,9 @@ class _Call:
         _baggage.inject(found, context)
         if shadow is None or not shadow.token:
             return {name: value for name, value in found.items() if name not in headers}
+        token = renewed(shadow.token, process.control.live, time.time())
         for name in ("tracestate", "baggage"):
-            found[name] = _with_mark(_text(headers.get(name)) or found.get(name, ""), shadow)
+            found[name] = _with_mark(_text(headers.get(name)) or found.get(name, ""), token)
         return found
 
 
@@ -192,6 +199,7 @@ def hook_requests(module: Any) -> None:
             return send(self, request, *arguments, **options)
         sent = request
         try:
+            call.watch(request.url, request.body)
             sent = _rewritten(call, request, request.url, _requests_copy)
             scope.wait(call.name, call.peer)
             with scope.permit():
@@ -231,6 +239,7 @@ def _attached(handle: Callable[..., Any], copy: _Copy) -> Callable[..., Any]:
         if call is None:
             return handle(self, request)
         try:
+            call.watch(str(request.url), getattr(request, "_content", None))
             scope.wait(call.name, call.peer)
             with scope.permit():
                 response = handle(self, _rewritten(call, request, str(request.url), copy))
@@ -250,6 +259,7 @@ def _attached_async(handle: Callable[..., Any], copy: _Copy) -> Callable[..., An
         if call is None:
             return await handle(self, request)
         try:
+            call.watch(str(request.url), getattr(request, "_content", None))
             planted = call.planted_ns()
             if planted:
                 await scope.async_wait(planted)
@@ -293,10 +303,10 @@ def _rewritten(call: _Call, request: Any, url: str, copy: _Copy) -> Any:
         return request
 
 
-def _with_mark(members: str, shadow: Shadow) -> str:
+def _with_mark(members: str, token: str) -> str:
     """Return a tracestate or baggage header with the mark first and its other members kept."""
     others = [member.strip() for member in members.split(",") if member.partition("=")[0].strip() != ENTRY]
-    return ",".join([f"{ENTRY}={shadow.token}", *filter(None, others)])
+    return ",".join([f"{ENTRY}={token}", *filter(None, others)])
 
 
 def _text(value: Any) -> str:

@@ -50,6 +50,9 @@ class Hop:
     kind: str
     shadow: bool
     peer: str
+    name: str = ""
+    start_ns: int = 0
+    failed: bool = False
 
 
 def static_holes(fleet: Fleet, wanted: Iterable[str]) -> list[Hole]:
@@ -71,12 +74,39 @@ def static_holes(fleet: Fleet, wanted: Iterable[str]) -> list[Hole]:
         )
         for name in absent
     ]
+    for name, formats in sorted(fleet.strange_formats().items()):
+        listed = ", ".join(map(str, sorted(formats)))
+        holes.append(
+            Hole(
+                f"{name}: agent format {listed}",
+                f"the agent of service {name!r} reports in format {listed}, which this perflab does"
+                " not read; install the agent and perflab in matching versions",
+                name,
+            )
+        )
     for name in sorted(fleet.holes()):
         service, _, what = name.partition(": ")
         holes.append(
             Hole(name, f"in service {service!r}, {what}: what it writes would not be isolated", service)
         )
     return holes
+
+
+def mixed_versions(fleet: Fleet, own: str) -> list[str]:
+    """Say in plain words which services run other versions of the agent than this controller's.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The agents' reports.
+    own : str
+        The controller's version.
+    """
+    return [
+        f"service {service!r} runs agent {versions['perflab']}; this is perflab {own}"
+        for service, versions in sorted(fleet.versions().items())
+        if versions["perflab"] != own
+    ]
 
 
 def travelled_holes(

@@ -3,7 +3,8 @@
 A shadow consumer is a second instance of an ordinary worker, started with
 ``perflab attach --shadow-consumer``: all its store access goes to shadows. From the pop of an enveloped
 message to the next pop, its work belongs to that message's trace. A message whose mark is not valid is
-handed to no one: it is counted and put aside as a dead letter, and the pop answers as if it timed out.
+handed to no one: it is counted and put aside as a dead letter, and the pop answers as if it timed out. That
+it waited for longer than its token lives is no reason, that its run is over is one.
 Of several messages popped at once the first names the trace, and one that is not valid condemns all.
 """
 
@@ -89,7 +90,7 @@ def begin_message(queue_name: str, command: str, answer: Any) -> list[tuple[Any,
             "baggage": f"perflab={token}",
         }
         try:
-            received.append(inbound.receive(carried))
+            received.append(inbound.receive(carried, waited=True))
         except inbound.Refused:
             return _put_aside(queue_name, _values(command, answer), envelopes)
     parent, shadow = received[0]

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from perflab.shadow import queue, redis_commands, rediskeys, scope
-from perflab.shadow.pools import is_twin, twin_of
+from perflab.shadow import canaries, queue, redis_commands, rediskeys, scope
 from perflab.shadow.rediskeys import KeySpec, UnknownKeys
 from perflab.shadow.scope import process
+from perflab.shadow.sql.pools import is_twin, twin_of
 from perflab.shadow.stores import Place, Twin, find
 
 _twins: tuple[Twin, ...] = ()
@@ -297,6 +297,7 @@ def _fenced(method: Any) -> Any:
         _admit(connection)
         session = session_of(connection)
         if session is None:
+            canaries.watch("redis", arguments)
             return method(connection, *arguments, **options)
         with _keeping_up(session.twin):
             return method(connection, *arguments, **options)
@@ -316,6 +317,7 @@ def _fenced_async(method: Any) -> Any:
         _admit(connection)
         session = session_of(connection)
         if session is None:
+            canaries.watch("redis", arguments)
             return await method(connection, *arguments, **options)
         with _keeping_up(session.twin):
             return await method(connection, *arguments, **options)

@@ -15,7 +15,7 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 
-from perflab.shadow import queue, rediskeys, scope
+from perflab.shadow import handoff, queue, rediskeys, scope
 from perflab.shadow.scope import process
 
 Claimed = Callable[[Any], str]
@@ -153,7 +153,7 @@ class _Command:
         )
 
     def _claim(self, error: BaseException | None, answer: Any) -> None:
-        if type(error).__name__ in ("WatchError", "ExecAbortError"):
+        if type(error).__name__ in ("WatchError", "ExecAbortError", "ShadowError"):
             return  # nothing of the transaction was done
         if error is None and self.alone and not rediskeys.changed(self.commands[0], answer):
             return
@@ -161,7 +161,7 @@ class _Command:
         now_ns = time.time_ns()
         for command in self.commands if store else ():
             for key in rediskeys.written_keys(command):
-                process.ledger.claim(store, key, self.began_ns, now_ns)
+                process.ledger.claim(store, key, self.began_ns, now_ns, background=not handoff.in_request())
 
 
 def _run(command: _Command, call: Callable[[], Any]) -> Any:

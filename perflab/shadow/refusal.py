@@ -1,8 +1,9 @@
 """Try a shadow login on production and see it refused: the first half of the proof of isolation.
 
 "It has no rights there" is never assumed: a fresh PostgreSQL role enters every database through PUBLIC,
-a Redis without users lets everybody write. So the login knocks. What it tries changes nothing even
-where it is let in: a session that asks nothing, and the removal of a key that does not exist.
+a Redis without users lets everybody write, MariaDB's anonymous rights are everybody's. So the login knocks.
+What it tries changes nothing even where it is let in: a session that asks nothing, and the removal of a key
+that does not exist.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from perflab.errors import ConfigError
+from perflab.shadow.mariadb_login import arguments, said
 
 if TYPE_CHECKING:
     import psycopg
@@ -28,6 +30,11 @@ _REFUSALS = (
     "is not permitted to log in",
     "pg_hba.conf",
 )
+# MariaDB's and MySQL's error numbers for the same, in whatever language the server speaks: no such right in
+# the database; wrong or unknown login, without and with a password; host not allowed; account locked; no
+# way of logging in
+_MARIA_NO_DATABASE = 1044
+_MARIA_REFUSALS = (_MARIA_NO_DATABASE, 1045, 1698, 1130, 4151, 3118, 1251)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,52 @@ def try_redis(url: str) -> Refusal:
     return Refusal(tried, refused, "; ".join(how))
 
 
+def try_mariadb(url: str) -> Refusal:
+    """Try to enter a database of MariaDB, at the login and, where the server lets it in, by every role.
+
+    Parameters
+    ----------
+    url : str
+        Production's place with the shadow's login (`with_login`).
+
+    Returns
+    -------
+    Refusal
+        ``unclear`` is set when the server could not be reached or was too busy to say. A login that the
+        server knows is let in by the server, which is no harm; it counts whether the database is entered.
+    """
+    import pymysql
+
+    login = arguments(url)
+    database = login.pop("database")
+    tried, how = 1, ""
+    try:
+        pymysql.connect(**login, database=database).close()
+        return Refusal(1, 0, "let in")
+    except pymysql.MySQLError as error:
+        if _maria_code(error) not in _MARIA_REFUSALS:
+            return Refusal(1, 0, "", unclear=said(error))
+        how = said(error)
+        if _maria_code(error) != _MARIA_NO_DATABASE:
+            return Refusal(1, 1, how)
+    try:
+        with pymysql.connect(**login) as session, session.cursor() as cursor:
+            cursor.execute("SELECT role_name FROM information_schema.applicable_roles")
+            for (role,) in cursor.fetchall():
+                tried += 1
+                cursor.execute("SET ROLE " + session.escape(role))
+                try:
+                    session.select_db(database)
+                except pymysql.MySQLError as error:
+                    if _maria_code(error) not in _MARIA_REFUSALS:
+                        raise
+                else:
+                    return Refusal(tried, tried - 1, f"let in with role {role}")
+    except pymysql.MySQLError as error:
+        return Refusal(tried, tried - 1, how, unclear=said(error))
+    return Refusal(tried, tried, how)
+
+
 def _may_not_enter(witness: psycopg.Connection[Any] | None, url: str) -> bool:
     """Ask the catalogue whether that role is unknown here or lacks CONNECT."""
     import psycopg
@@ -166,3 +219,7 @@ def _first_line(error: BaseException) -> str:
     """Return what a server said, without the address and the reasons libpq wraps around it."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.rpartition(" failed: ")[2][:300]
+
+
+def _maria_code(error: BaseException) -> int:
+    return int(error.args[0]) if error.args and isinstance(error.args[0], int) else 0

@@ -56,6 +56,11 @@ def allow(address: str) -> None:
     _allowed.add(address)
 
 
+def release(sock: Any) -> None:
+    """Let all that is sent on a connected socket pass: its driver's hook fences the connection itself."""
+    _connected.pop(sock, None)
+
+
 def _guard_connect(method: Callable[..., Any], module: Any) -> Callable[..., Any]:
     @functools.wraps(method)
     def attached(sock: Any, address: Any) -> Any:
@@ -77,7 +82,7 @@ def _guard_send(method: Callable[..., Any]) -> Callable[..., Any]:
             peer = _connected.get(sock)
             if peer is not None:
                 scope.refuse(peer, "a driver or client that perflab does not cover tried to send")
-        return method(sock, *arguments, **options)
+        return method(sock, *arguments, **options) if options else method(sock, *arguments)
 
     return attached
 

@@ -5,6 +5,7 @@ Marked work may only reach shadows. A store that is not listed is unknown, and r
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from perflab.config import Store
 from perflab.errors import ConfigError
 
 _RESOLVED_FOR_S = 60
+_PORTS = {"redis": 6379, "rediss": 6379, "mariadb": 3306, "mysql": 3306}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ def place(url: str) -> Place:
     """Read a store's URL.
 
     ``postgresql://user:password@host:5432/db`` (a socket's directory as ``?host=``),
-    ``redis://...:6379/0``, ``rediss://...``, ``unix:///path/to/redis.sock?db=0``.
+    ``mariadb://user:password@host:3306/db`` (or ``mysql://``; a socket as ``?unix_socket=``),
+    ``sqlite:////path/of.db``, ``redis://...:6379/0``, ``rediss://...``, ``unix:///path/to/redis.sock?db=0``.
 
     Raises
     ------
@@ -79,11 +82,17 @@ def place(url: str) -> Place:
         if parts.scheme == "unix":
             login = (query.get("username", parts.username or ""), query.get("password", parts.password or ""))
             return Place(unquote(parts.path), 6379, query.get("db", "0"), *map(unquote, login))
+        if parts.scheme == "sqlite":
+            return Place("", 0, os.path.realpath(unquote(parts.path.removeprefix("/"))))
         redis = parts.scheme in ("redis", "rediss")
         database = unquote(parts.path.lstrip("/")) or query.get("db" if redis else "dbname", "")
         found = Place(
-            query.get("hostaddr") or query.get("host") or parts.hostname or "",
-            int(query.get("port", 0)) or parts.port or (6379 if redis else 5432),
+            query.get("hostaddr")
+            or query.get("host")
+            or unquote(query.get("unix_socket", ""))
+            or parts.hostname
+            or "",
+            int(query.get("port", 0)) or parts.port or _PORTS.get(parts.scheme, 5432),
             database or ("0" if redis else ""),
             unquote(parts.username or "") or query.get("user", ""),
             unquote(parts.password or "") or query.get("password", ""),

@@ -156,18 +156,28 @@ class Service:
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.process, self.port, self.log = process, port, log
+        self._parents: set[str] = set()
 
     def get(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> tuple[int, Any]:
-        """Send a request; return the status, and the body decoded where it is JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        """Send a request, as a call of its own; return the status, and the body decoded where it is JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
-            connection.request(method, path, headers=headers or {})
+            connection.request(method, path, headers=self._as_new(headers or {}))
             answer = connection.getresponse()
             body = answer.read()
             is_json = answer.getheader("content-type", "").startswith("application/json")
             return answer.status, json.loads(body) if is_json else body
         finally:
             connection.close()
+
+    def _as_new(self, headers: dict[str, str]) -> dict[str, str]:
+        """Return headers with a parent span of their own where that was sent before: a copy is a replay."""
+        parent = headers.get("traceparent", "")
+        if parent in self._parents:
+            version, trace, _, flags = parent.split("-")
+            return {**headers, "traceparent": f"{version}-{trace}-{secrets.randbits(63) + 1:016x}-{flags}"}
+        self._parents |= {parent} - {""}
+        return headers
 
     def call(self, client: str, url: str, headers: dict[str, str] | None = None, **more: str) -> Any:
         """Have the service call a peer; return what it says of it."""
@@ -176,7 +186,7 @@ class Service:
 
     def raw(self, request: bytes) -> bytes:
         """Send bytes and return all that comes back, but for the line that tells the time."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as connection:
             connection.sendall(request)
             parts = []
             while part := connection.recv(65536):
@@ -250,7 +260,7 @@ class Stage:
 
     def serve(self, where: str, environment: dict[str, str] | None = None, **more: Any) -> Service:
         """Start a service and wait until it says its port."""
-        server = "uvicorn" if "fastapi" in where else "waitress"
+        server = "uvicorn" if "fastapi" in where or where.endswith("asgi") else "waitress"
         serving = ["prefork.py", where] if more.pop("prefork", False) else ["serve.py", server, where]
         log = self.directory / f"service{next(self._numbers)}.log"
         with log.open("wb") as errors:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from attached_service import Service
+from attached_service import Service, forget
 from audited_system import PREFIX, TABLES, Application, System
+from maria_sides import maria, maria_plain, maria_run, maria_service  # noqa: F401 - fixtures
+from mariadb_server import MariaServer, find_mariadbd
 from prepared_server import PASSWORD, server_with_a_shop
+from tables_apart import Apart, tables_apart
 from two_sides import Sides, TestRun, two_sides
 
 from perflab.cli.attach import attached_environment
@@ -41,6 +44,14 @@ def postgres(server_directory: Path) -> Iterator[PostgresServer]:
 def redis_server(server_directory: Path) -> Iterator[RedisServer]:
     """Start a Redis with the superuser ``admin``."""
     with RedisServer(server_directory / "redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb(server_directory: Path, needs: Callable[[object, str], None]) -> Iterator[MariaServer]:
+    """Start a MariaDB with a row-based binlog."""
+    needs(find_mariadbd(), "mariadbd (the system's package mariadb-server)")
+    with MariaServer(server_directory / "mariadb") as server:
         yield server
 
 
@@ -136,10 +147,17 @@ def sides(
 
 
 @pytest.fixture(scope="session")
-def service(sides: Sides) -> Iterator[Service]:
+def attached(sides: Sides) -> Iterator[Service]:
     """Start a process with the agent in it; hooks stay for the whole session."""
     with Service(attached_environment(sides.target, "shop")) as started:
         yield started
+
+
+@pytest.fixture
+def service(attached: Service) -> Service:
+    """Return that process; of what tests before noted, it knows nothing."""
+    attached.call(forget)
+    return attached
 
 
 @pytest.fixture(scope="session")
@@ -163,3 +181,15 @@ def run(sides: Sides) -> Iterator[TestRun]:
     made = sides.begin_run()
     yield made
     made.remove()
+
+
+@pytest.fixture(params=[("schema", "shadow"), ("table", "shadow_")], ids=["schema", "table"])
+def apart(
+    request: pytest.FixtureRequest,
+    make_database: Callable[[str], str],
+    secret: Callable[[str], Secret],
+    sides: Sides,
+) -> Iterator[Apart]:
+    """Make a database with shadow tables of its own, in both modes, and a service that works there."""
+    with tables_apart(*request.param, make_database, secret, sides) as made:
+        yield made

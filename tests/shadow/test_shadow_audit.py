@@ -46,6 +46,7 @@ def test_a_clean_run_is_proven(system: System) -> None:
     assert shop["reasons"] == shop["not_checked"] == cache["reasons"] == cache["not_checked"] == []
     assert shop["changes"] == {
         "unit": "transactions", "seen": 5, "attributed": 5, "opaque": 0, "expired": 0, "unattributed": 0,
+        "background": 0,
         "examples": [],
     }  # fmt: skip
     assert cache["changes"]["attributed"] == cache["changes"]["seen"] == 1

@@ -164,6 +164,25 @@ def test_an_older_list_served_again_is_not_believed(path: Path, clock: Clock):
     assert "older" in reader.problem
 
 
+def test_of_two_threads_that_poll_the_newer_list_is_believed(path: Path, clock: Clock):
+    """A poll that was held up between reading and believing does not bring back a run that is over."""
+    # Given a reader whose clock is asked between the two, at which moment another thread's poll comes
+    written(path, clock, RUN, ago_s=1.0)
+    meanwhile = iter([lambda: (written(path, clock), reader.poll())])
+
+    def interrupted() -> float:
+        next(meanwhile, lambda: None)()
+        return clock()
+
+    reader = ControlReader(str(path), KEY, interrupted)
+    # When it polls
+    reader.poll()
+    # Then the run that the newer list has no more is over
+    assert not reader.live
+    assert reader.seen == {}
+    assert reader.problem == "an older list was served after a newer one"
+
+
 def test_a_list_from_the_future_is_not_believed_and_does_no_lasting_harm(path: Path, clock: Clock):
     """A controller whose clock was wrong once does not silence the right ones that follow."""
     reader = ControlReader(str(path), KEY, clock)
@@ -299,3 +318,30 @@ def test_a_list_that_is_gone_refuses_marks_and_serves_users(stage: Stage):
     status, body = service.get("/items/1", stage.marked())
     assert (status, body["error"].rpartition(": ")[2]) == (403, "stale control list")
     assert service.get("/items/1")[0] == 200
+
+
+def test_the_control_key_changes_while_services_run(path: Path, clock: Clock):
+    """A reader reads its key at every poll: a new one is believed, one taken out signs nothing any more."""
+    keys = [b"old"]
+    reader = ControlReader(str(path), lambda: keys[0], clock)
+    written(path, clock, RUN, key=b"old")
+    reader.poll()
+    before = (reader.live or {})[RUN.tag]
+    # When the new key is written above the old one, both are believed, each with run keys of its own
+    keys[0] = b"new\nold"
+    written(path, clock, RUN, key=b"new")
+    reader.poll()
+    after = (reader.live or {})[RUN.tag]
+    assert (reader.problem, after.key == before.key) == ("", False)
+    assert after == run_key(b"new\nold", RUN)
+    # When the old one is taken out, what it signs is not believed any more
+    keys[0] = b"new"
+    written(path, clock, RUN, key=b"old")
+    reader.poll()
+    assert "not signed with this control key" in reader.problem
+
+
+def test_runs_of_different_key_ids_have_different_keys():
+    """Neither another run's key id nor another tag gives the same key."""
+    keys = {run_key(KEY, LiveRun(tag, "r", name, 5)).key for tag in (1, 2) for name in ("a", "b")}
+    assert len(keys) == 4

@@ -29,12 +29,20 @@ ledger = process.ledger
 print(json.dumps([ledger.hooks, sorted(ledger.uncovered), sorted(ledger.holes("shop"))]))
 """
 LIBRARIES = (
+    "django.core.handlers.asgi",
+    "django.core.handlers.wsgi",
     "flask",
     "starlette.applications",
+    "waitress.server",
+    "uvicorn.config",
     "requests",
     "httpx",
     "psycopg",
+    "psycopg2.pool",
     "psycopg_pool",
+    "pymysql",
+    "sqlite3",
+    "asyncpg",
     "sqlalchemy",
     "redis",
     "redis.asyncio",
@@ -65,10 +73,57 @@ def test_every_library_is_hooked_when_it_is_imported(stage: Stage):
 
 def test_uncovered_drivers_are_holes_by_name(stage: Stage):
     """A driver that nobody hooks is noted at its import, from the first line of the service on."""
-    said = stage.script(STATES, "pg8000", "sqlite3", "requests")
+    said = stage.script(STATES, "pg8000", "zmq", "sqlite3", "requests")
     _, uncovered, holes = json.loads(said.stdout)
-    assert uncovered == ["pg8000", "sqlite3"]
-    assert holes == ["shop: driver pg8000 is not covered", "shop: driver sqlite3 is not covered"]
+    assert uncovered == ["pg8000", "zmq"]
+    assert holes == ["shop: driver pg8000 is not covered", "shop: driver zmq is not covered"]
+
+
+AGAIN = """
+def imported(name):
+    try:
+        __import__(name, fromlist=["x"])
+        return "imported"
+    except Exception as error:
+        return type(error).__name__
+for name in ("pyodbc", "pyodbc.inner", "pyodbc"):
+    print(marked(sys.argv[1], imported, name))
+print(imported("pyodbc.inner"))
+"""
+
+
+def test_marked_work_that_tries_an_uncovered_import_again_is_refused_again(stage: Stage, tmp_path: Path):
+    """A retry, or another request on its way, gets no further, by no part of the driver; a real user does."""
+    (tmp_path / "pyodbc").mkdir()
+    (tmp_path / "pyodbc" / "__init__.py").write_text("from pyodbc import inner")
+    (tmp_path / "pyodbc" / "inner.py").write_text("")
+    environment = stage.environment()
+    environment["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    token = stage.marked()["tracestate"].removeprefix("perflab=")
+    said = stage.script(AGAIN, token, environment=environment)
+    assert said.stdout.split() == ["ShadowError"] * 3 + ["imported"], said.stderr
+
+
+UNHOOKED = """
+import json
+from perflab.shadow.scope import process
+def imported(name):
+    try:
+        return __import__(name).__name__
+    except Exception as error:
+        return type(error).__name__
+said = [marked(sys.argv[1], imported, name) for name in ("psycopg", "psycopg.rows", "httpx", "httpx")]
+print(json.dumps([*said, imported("psycopg"), imported("httpx")]))
+"""
+
+
+def test_marked_work_gets_no_library_whose_hook_is_off_or_failed(stage: Stage, odd_libraries: Path):
+    """Imported first by marked work, nothing would be in its way; a real user imports it as ever."""
+    environment = stage.environment(disabled=("psycopg",))
+    environment["PYTHONPATH"] += os.pathsep + str(odd_libraries)
+    token = stage.marked()["tracestate"].removeprefix("perflab=")
+    said = stage.script(UNHOOKED, token, environment=environment)
+    assert json.loads(said.stdout) == ["ShadowError"] * 4 + ["psycopg", "httpx"], said.stderr
 
 
 def test_disabled_hooks_are_holes_where_their_library_is_used(stage: Stage):

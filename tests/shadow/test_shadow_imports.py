@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from perflab.shadow.imports import when_imported
+from perflab.shadow.imports import when_imported, when_loaded_again
 
 _numbers = itertools.count()
 
@@ -107,14 +107,42 @@ def test_what_is_not_there_is_missing_as_before():
 
 
 def test_what_it_raises_the_import_raises(make):
-    """A hook may refuse an import; the module is then not imported."""
+    """A hook may refuse an import; the module is then not imported, and the next import is told of again."""
     name = make("value = 1")
+    refusals = [PermissionError("once"), PermissionError("again")]
 
     def refuse(module):
-        raise PermissionError(module.__name__)
+        if refusals:
+            raise refusals.pop(0)
 
     when_imported(name, refuse)
-    with pytest.raises(PermissionError, match=name):
-        importlib.import_module(name)
-    assert name not in sys.modules
+    for why in ("once", "again"):
+        with pytest.raises(PermissionError, match=why):
+            importlib.import_module(name)
+        assert name not in sys.modules
     assert importlib.import_module(name).value == 1
+
+
+def test_what_is_loaded_another_time_is_told_before(make):
+    """By a reload or after it was taken out, of a package or of a part; what it raises, the import raises."""
+    name = make("value = 1")
+    told = []
+    importlib.import_module(name)
+    when_loaded_again(name, told.append)
+    part = importlib.import_module(f"{name}.part")
+    assert told == []
+    importlib.reload(sys.modules[name])
+    importlib.reload(part)
+    del sys.modules[f"{name}.part"]
+    importlib.import_module(f"{name}.part")
+    assert told == [name, f"{name}.part", f"{name}.part"]
+
+    def refuse(imported):
+        raise PermissionError(imported)
+
+    when_loaded_again(name, refuse)
+    part = sys.modules[f"{name}.part"]
+    part.value = "as it was"
+    with pytest.raises(PermissionError):
+        importlib.reload(part)
+    assert part.value == "as it was"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import time
+import weakref
 
 import pytest
 from attached_stage import trace_id
@@ -68,6 +70,45 @@ def test_a_mark_is_received_by_any_carrier(run: RunKey, names: tuple[str, ...]):
     assert shadow is not None
     assert (shadow.tag, shadow.token) == (run.tag, mint(run, 77).token)
     assert process.ledger.take()["marks"] == {"marked": 1}
+
+
+@pytest.mark.parametrize(
+    "bent",
+    [
+        lambda whole: f"{whole},{whole}",
+        str.upper,
+        lambda whole: f"{whole[:36]}{'0' * 16}-01",
+        lambda whole: f"ff{whole[2:]}",
+        lambda whole: whole[:35],
+    ],
+    ids=["twice", "capitals", "no parent", "version", "cut off"],
+)
+def test_a_mark_is_received_by_a_traceparent_a_hop_has_bent(run: RunKey, bent):
+    """What is no traceparent any more may still hold a trace-id that was made for a run: it affirms."""
+    shadow = receive({"traceparent": bent(headers(run)["traceparent"])})[1]
+    assert shadow is not None
+    assert shadow.tag == run.tag
+    assert receive({"traceparent": bent(f"00-{run.tag:04x}{'7' * 28}-{'7' * 16}-01")})[1] is None
+
+
+def test_a_token_beside_its_member_is_a_claim(run: RunKey):
+    """A whole token that is no member of its own any more is refused; who only speaks of perflab is not."""
+    token = mint(run, 77).token
+    for bent in (f"x=1;perflab={token}", f"tenant@perflab={token}"):
+        with pytest.raises(Refused, match="malformed"):
+            receive({"tracestate": bent})
+    assert receive({"tracestate": "x=perflab", "baggage": "perflab"})[1] is None
+
+
+def test_who_speaks_of_perflab_is_served_within_an_application_too(run: RunKey):
+    """An application within another is asked with the same headers, which were judged already."""
+    spoken = {"baggage": "team=perflab"}
+
+    def serve() -> object:
+        begin("GET", "/", spoken, "outer")
+        return begin("GET", "/", spoken, "inner")
+
+    assert apart(serve) is None
 
 
 def test_the_parent_and_foreign_baggage_are_received(run: RunKey):
@@ -226,14 +267,45 @@ def test_a_request_after_a_request_in_one_context_is_its_own(run: RunKey):
     """A server that serves all from one task leaves no mark behind."""
 
     def serve():
-        first = begin("GET", "/", headers(run))
-        first.end()
-        first.leave()
+        before = inbound.standing()
+        begin("GET", "/", headers(run)).end()
+        inbound.leave(before)
         after = scope.current(), otel.get_current_span().get_span_context().is_valid
         second = begin("GET", "/", {})
         return after, second is not None, scope.current()
 
     assert apart(serve) == ((None, False), True, None)
+
+
+@pytest.mark.parametrize("names", [(), ("traceparent",)], ids=["begins here", "comes from elsewhere"])
+def test_a_span_that_is_left_out_has_ids_once_it_is_asked(run: RunKey, names: tuple[str, ...]):
+    """Whoever asks is told the same, it is the caller's trace where there is one, and it says unsampled."""
+    # Given that no ordinary trace is recorded, and an ordinary caller or none
+    process.sample_bound = 0
+    sent = dict.fromkeys(names, f"00-{'7' * 32}-{'5' * 16}-01")
+
+    def serve():
+        begin("GET", "/", sent)
+        return [otel.get_current_span().get_span_context() for _ in range(2)], scope.left_out()
+
+    # When the running span is asked twice
+    (first, second), left_out = apart(serve)
+    # Then it has ids, once
+    assert first is second
+    assert left_out
+    assert first.is_valid
+    assert not first.trace_flags.sampled
+    assert not names or f"{first.trace_id:032x}" == "7" * 32
+
+
+def test_a_request_leaves_nothing_to_the_garbage_collector(run: RunKey):
+    """What is kept of a request is gone with its context: no circle of references is left."""
+    gc.disable()
+    try:
+        served = weakref.ref(apart(begin, "GET", "/", {}))
+        assert served() is None
+    finally:
+        gc.enable()
 
 
 def test_claims_are_what_speaks_of_a_mark():
@@ -248,3 +320,25 @@ def test_the_answer_to_a_refused_mark_says_why():
     assert inbound.refusal(Refused("expired")) == (
         b'{"error": "perflab: this request claims to be shadow traffic and was refused: expired"}'
     )
+
+
+def test_a_copy_is_refused_and_another_call_is_not(run: RunKey):
+    """The same mark below the same span is served once; below another span, or as a message, again."""
+    sent = headers(run)
+    assert receive(sent)[1] is not None
+    for copy in (sent, headers(run, "traceparent"), headers(run, "traceparent", "baggage")):
+        with pytest.raises(Refused, match="replayed"):
+            receive(copy)
+    assert receive(mint(run, 77).headers(6))[1] is not None
+    assert receive(sent, waited=True)[1] is not None
+    assert process.ledger.take()["marks"] == {"marked": 3, "refused: replayed": 3}
+
+
+def test_a_message_may_be_older_than_its_token_lives(run: RunKey):
+    """A server refuses an old token, a consumer takes it and goes on with a fresh one."""
+    old = mint(run, 78, time.time() - 1_000).headers(5)
+    with pytest.raises(Refused, match="expired"):
+        receive(old)
+    shadow = receive(old, waited=True)[1]
+    assert shadow is not None
+    assert receive({"tracestate": f"perflab={shadow.token}"})[1] is not None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+from attached_stage import stage_in, until
 
 from perflab.shadow.fleet import Fleet
 from perflab.shadow.preflight import Hole, Hop, static_holes, travelled_holes, unaccepted
@@ -122,3 +125,25 @@ def test_a_hole_is_accepted_by_its_whole_name():
     holes = [Hole("shop: hook redis is off", "why"), Hole("cart: no agent", "why")]
     assert unaccepted(holes, ["shop: hook redis is off", "cart"]) == holes[1:]
     assert unaccepted(holes, []) == holes
+
+
+@pytest.mark.parametrize("option", ["-I", "-E", "-S"])
+def test_a_service_that_runs_without_the_agent_is_a_hole(tmp_path_factory: Any, option: str) -> None:
+    """Whatever kept the agent out, the service does not report: the preflight says so by its name."""
+    with stage_in(tmp_path_factory.mktemp("stage")) as stage:
+        # Given a service with the agent's environment whose Python ignores it, and one that is attached
+        code = "import sys; print('perflab.shadow.agent' in sys.modules, flush=True); sys.stdin.read()"
+        words = [sys.executable, option, "-c", code]
+        with subprocess.Popen(
+            words,
+            env=stage.environment(service="cart"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as alone:
+            assert alone.stdout is not None
+            assert alone.stdout.readline() == "False\n"
+            stage.interactive("sys.stdin.read()")
+            until(lambda: stage.receiver.fleet.services() == {"shop"}, "the other one reports")
+            # Then it is named
+            assert names(static_holes(stage.receiver.fleet, ["cart", "shop"])) == ["cart: no agent"]

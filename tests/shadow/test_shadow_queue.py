@@ -117,7 +117,7 @@ def test_dead_letters(service: Service, consumer: Service, sides: Sides, run: Te
     assert (first, then) == ([], ["alive"])
     (letter,) = read_raw(sides.cache, f"{PREFIX}{DEAD_LETTERS}jobs")
     assert letter.startswith("perflab-envelope 1 00-")
-    assert f" 1.{other.tag:04x}." in letter
+    assert f" 2.{other.tag:04x}." in letter
     assert letter.endswith("\ndead")
     assert sides.notes("shadow") == ["alive"]
     other.remove()
@@ -138,7 +138,7 @@ def test_a_batch_with_one_dead_message_is_dead(
     assert worked == []
     letters = read_raw(sides.cache, f"{PREFIX}{DEAD_LETTERS}jobs")
     assert [letter.split("\n")[1] for letter in letters] == ["alive", "dead"]
-    assert [f" 1.{live.tag:04x}." in letter for live, letter in zip((run, other), letters, strict=True)] == [
+    assert [f" 2.{live.tag:04x}." in letter for live, letter in zip((run, other), letters, strict=True)] == [
         True,
         True,
     ]

@@ -11,8 +11,8 @@ import redis.asyncio
 from attached_service import Service, attempt, forget, marked, noted, spans
 from two_sides import PREFIX, Sides, TestRun
 
-from perflab.shadow.attribution import Claim, attribute
-from perflab.shadow.redisreplica import ReplicaStream
+from perflab.shadow.audit.attribution import Claim, attribute
+from perflab.shadow.audit.redisreplica import ReplicaStream
 
 Mark = dict[str, Any] | None
 

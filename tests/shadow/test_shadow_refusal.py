@@ -5,11 +5,12 @@ from __future__ import annotations
 import psycopg
 import pytest
 import redis
+from mariadb_server import MariaServer
 
 from perflab.demo.spawn import free_port
 from perflab.demo.stores import PostgresServer, RedisServer
 from perflab.errors import ConfigError
-from perflab.shadow.refusal import try_postgresql, try_redis, with_login
+from perflab.shadow.refusal import try_mariadb, try_postgresql, try_redis, with_login
 
 
 def test_productions_place_gets_the_shadows_login() -> None:
@@ -88,3 +89,32 @@ def test_redis_refusals_of_every_kind(redis_server: RedisServer) -> None:
     assert not absent.kept_out
     assert admin.dbsize() == 0
     admin.close()
+
+
+def test_mariadb_refusals_of_every_kind(mariadb: MariaServer) -> None:
+    """A wrong password, an unknown user, no right on the schema and a locked account are refusals."""
+    # Given
+    session = mariadb.connect()
+    with session.cursor() as cursor:
+        cursor.execute("CREATE OR REPLACE DATABASE closed")
+        cursor.execute("CREATE OR REPLACE USER knocking@'127.0.0.1' IDENTIFIED BY 'x'")
+        cursor.execute("CREATE OR REPLACE USER locked@'127.0.0.1' IDENTIFIED BY 'x' ACCOUNT LOCK")
+
+        # When
+        found = [
+            try_mariadb(mariadb.url("closed", user, password))
+            for user, password in [("knocking", "x"), ("knocking", "wrong"), ("nobody", "x"), ("locked", "x")]
+        ]
+        cursor.execute("GRANT SELECT ON closed.* TO knocking@'127.0.0.1'")
+        let_in = try_mariadb(mariadb.url("closed", "knocking", "x"))
+        absent = try_mariadb(f"mariadb://a:b@127.0.0.1:{free_port()}/x")
+        cursor.execute("DROP USER knocking@'127.0.0.1', locked@'127.0.0.1'")
+        cursor.execute("DROP DATABASE closed")
+    session.close()
+
+    # Then
+    assert [refusal.kept_out for refusal in found] == [True] * 4
+    assert "Access denied" in found[0].how
+    assert (let_in.kept_out, let_in.how, let_in.unclear) == (False, "let in", "")
+    assert absent.unclear
+    assert not absent.kept_out

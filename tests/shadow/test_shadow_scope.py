@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from attached_service import (
+    PAUSE_S,
     Service,
     attempt,
     forget,
     is_refused,
+    kept,
     marked,
     noted,
     poll,
@@ -128,12 +130,14 @@ def go_stale(mark: dict[str, Any]) -> list[Any]:
     from perflab.shadow.scope import process
 
     source, process.control._source = process.control._source, "/nowhere/control.json"
+    control.STALE_AFTER_S = kept["stale_after_s"]
     try:
         live = attempt(lambda: process.control.is_live(mark["tag"]))
         wait_for(lambda: process.control.age_s > control.STALE_AFTER_S, "the list is stale")
         return [live, *require(mark)[:1]]
     finally:
         process.control._source = source
+        control.STALE_AFTER_S = PAUSE_S
         poll()
 
 
@@ -158,6 +162,20 @@ def permits() -> list[bool]:
     with contextlib.suppress(ShadowError), scope.permit():
         raise ShadowError
     return [*said, scope.permitted()]
+
+
+def withheld() -> list[bool]:
+    from perflab.shadow import scope
+
+    with scope.permit():
+        with scope.withhold():
+            inside = scope.permitted()
+        return [inside, scope.permitted()]
+
+
+def test_a_permit_is_withheld_from_the_service_s_own_code(service: Service) -> None:
+    """Inside what a driver calls back there is none; afterwards it is there again."""
+    assert service.call(withheld) == [False, True]
 
 
 def test_a_permit_ends_with_its_block(service: Service) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 
 import pytest
+from attached_service import Service as Inside
 from attached_stage import Service, Stage, stage_in, trace_id
+from handed_on import ways_of_tasks, ways_of_threads
+from test_shadow_handoff import a_mark
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +63,34 @@ def test_work_that_moves_to_a_thread_stays_what_it_was(
 def test_work_for_another_process_is_refused(stage: Stage, services: dict[str, Service]):
     """A process pool would lose the mark: refused to marked work, as before for real users."""
     assert (
-        "would lose its mark"
+        "would lose the mark"
         in services["fastapi"].call("process", stage.echo.url, stage.marked())["message"]
     )
     assert services["fastapi"].call("process", stage.echo.url)["status"] == 200
+
+
+@pytest.fixture(scope="module")
+def inside(stage: Stage) -> Iterator[Inside]:
+    """Start an attached process that samples no ordinary request at all."""
+    with Inside(stage.environment(target={"sample_ratio": 0.0})) as started:
+        yield started
+
+
+def test_whatever_is_called_later_is_the_callers_work(stage: Stage, inside: Inside):
+    """Callbacks, timers, tasks and threads of marked work are marked; what runs them is not, afterwards."""
+    mark = a_mark(stage)
+    found = inside.call(ways_of_tasks, mark)
+    if "eager task" in found and sys.version_info < (3, 12):
+        del found["eager task"]
+    assert found.pop("ordinary afterwards") == 0
+    assert set(found.values()) == {mark["tag"]}, found
+    assert len(found) >= 12
+    found = inside.call(ways_of_threads, mark)
+    assert {name for name, tag in found.items() if not tag} == {
+        "executor afterwards",
+        "pool afterwards",
+        "callback afterwards",
+    }
 
 
 IN_PROCESS = """
@@ -106,3 +134,26 @@ def test_workers_belong_to_nobody_and_permits_stay_behind(stage: Stage):
     tag = int(trace_id(headers)[:4], 16)
     assert said.stderr == ""
     assert json.loads(said.stdout) == [[tag, False, tag, tag, [tag, tag]], 0, 0, [0], "RuntimeError"]
+
+
+SCHEDULED = """
+import json, sched, threading, time
+from perflab.shadow import scope
+found, timetable = {}, sched.scheduler(time.monotonic, time.sleep)
+def work(name):
+    found[name] = scope.current().tag if scope.current() else 0
+marked(sys.argv[1], timetable.enter, 0.02, 1, work, ("relative",))
+marked(sys.argv[1], timetable.enterabs, time.monotonic() + 0.02, 1, work, (), {"name": "absolute"})
+timetable.enter(0.01, 1, work, ("ordinary",))
+runner = threading.Thread(target=timetable.run); runner.start(); runner.join()
+print(json.dumps(found))
+"""
+
+
+def test_what_a_timetable_does_later_is_the_work_of_who_entered_it(stage: Stage):
+    """``sched`` runs it in whatever thread: marked work that is put off is not an ordinary write."""
+    headers = stage.marked()
+    said = stage.script(SCHEDULED, headers["tracestate"].partition("=")[2])
+    tag = int(trace_id(headers)[:4], 16)
+    assert said.stderr == ""
+    assert json.loads(said.stdout) == {"ordinary": 0, "relative": tag, "absolute": tag}

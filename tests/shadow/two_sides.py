@@ -48,6 +48,10 @@ class TestRun:
         made = mint(self.key, secrets.randbits(64))
         return {"tag": self.tag, "token": made.token, "trace_id": str(made.trace_id)}
 
+    def canary(self) -> str:
+        """Return a text as marked requests carry one."""
+        return f"plc-run{self.tag}-{secrets.token_hex(16)}"
+
     def kill(self) -> None:
         """Set the kill flag."""
         self._publisher.kill(self.tag)
@@ -84,6 +88,7 @@ class Sides:
         """Ask the 'production' or 'shadow' database, as superuser, past the agent."""
         database = self.production_database if side == "production" else self.shadow_database
         with psycopg.connect(self.url(database), autocommit=True) as session:
+            session.execute("SET lock_timeout = '20s'")  # a transaction a failed test left open
             cursor = session.execute(text)
             return cursor.fetchall() if cursor.description else []
 

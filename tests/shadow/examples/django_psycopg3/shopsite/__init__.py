@@ -1,0 +1,1 @@
+"""The site the shop runs on."""

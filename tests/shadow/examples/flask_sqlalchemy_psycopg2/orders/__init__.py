@@ -1,0 +1,1 @@
+"""Orders and their payments: Flask, SQLAlchemy's ORM, psycopg2."""
