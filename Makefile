@@ -7,6 +7,8 @@
 PYTHON ?=
 ARGS ?=
 UV ?= uv
+# How many processes play the test suite at once; 0 for one that can be talked to: WORKERS=0 ARGS=--pdb
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,7 +32,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo lab test soak-interrupts check format build lock clean distclean
+.PHONY: help demo lab test soak-interrupts soak-marks soak-isolation bench-overhead check format build lock clean distclean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,7 +44,7 @@ lab: $(VENV)/.installed  ## open JupyterLab on the notebooks
 	@exec $(BIN)/perflab lab $(ARGS)
 
 test: $(VENV)/.installed-dev  ## run the whole test suite (ARGS="tests/cli")
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 soak-interrupts: $(VENV)/.installed-dev  ## interrupt and kill the demo at ten random moments each; nothing may be left
 	@mkdir -p docs/evidence
@@ -51,19 +53,44 @@ soak-interrupts: $(VENV)/.installed-dev  ## interrupt and kill the demo at ten r
 	PERFLAB_INTERRUPTS=10 $(BIN)/python -m pytest -v tests/acceptance/test_demo.py -k "interrupt or kill" >> $$log 2>&1; \
 	status=$$?; cat $$log; exit $$status
 
+soak-marks: $(VENV)/.installed-dev  ## have a million false marks and ten million unmarked requests judged
+	@mkdir -p docs/evidence
+	@log=docs/evidence/soak-marks.txt; \
+	echo "make soak-marks, $$(date -u +%F), commit $$(git rev-parse --short HEAD)" > $$log; \
+	PERFLAB_FALSE_MARKS=1000000 PERFLAB_UNMARKED=10000000 \
+		$(BIN)/python -m pytest -v -s tests/shadow/test_shadow_mark_soak.py tests/benchmarks/test_mark_cost.py >> $$log 2>&1; \
+	status=$$?; cat $$log; exit $$status
+
+soak-isolation: $(VENV)/.installed-dev  ## have a million statements of shadow work beside ordinary work on PostgreSQL and MariaDB
+	@mkdir -p docs/evidence
+	@log=docs/evidence/soak-isolation.txt; \
+	echo "make soak-isolation, $$(date -u +%F), commit $$(git rev-parse --short HEAD)" > $$log; \
+	status=0; for store in postgresql mariadb; do \
+		PERFLAB_MARKED_STATEMENTS=1000000 $(BIN)/python -m pytest -v -k $$store \
+			tests/acceptance/test_isolation_random.py >> $$log 2>&1 || status=$$?; \
+	done; cat $$log; exit $$status
+
+bench-overhead: $(VENV)/.installed-dev  ## measure what the agent costs ordinary requests; the figures go into reports
+	@mkdir -p docs/evidence
+	@log=docs/evidence/overhead.txt; \
+	echo "make bench-overhead, $$(date -u +%F), commit $$(git rev-parse --short HEAD)" > $$log; \
+	$(BIN)/python tests/benchmarks/overhead.py --write >> $$log; \
+	status=$$?; cat $$log; exit $$status
+
 check: $(VENV)/.installed-dev  ## formatting, lint, types, import directions, the rules of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/house
+	$(BIN)/python -m pytest -q -n $(WORKERS) tests/house
 
 format: $(VENV)/.installed-dev  ## put the code into the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-build: $(VENV)/.installed  ## build the wheel and the sdist into dist/
+build: $(VENV)/.installed  ## build the wheel, the sdist and the agent's own wheel into dist/
 	$(BIN)/python -m hatchling build
+	cd perflab/shadow/wheel && $(abspath $(BIN))/python -m hatchling build -t wheel -d $(abspath dist)
 
 lock:  ## pin the newest versions pyproject.toml allows (for maintainers; needs uv)
 	printf 'hatchling\neditables\n' | $(UV) pip compile pyproject.toml - --extra demo --upgrade \

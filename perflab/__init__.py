@@ -18,10 +18,13 @@ _WHERE = {
     "Scenario": "perflab.traffic.scenario",
     "bottlenecks": "perflab.analysis.bottleneck",
     "call_graph": "perflab.analysis.callgraph",
+    "compare": "perflab.analysis.compare",
     "critical_path": "perflab.analysis.criticalpath",
+    "fit_capacity": "perflab.analysis.capacity",
     "latency": "perflab.analysis.latency",
     "launch": "perflab.load.launch",
     "read_spans": "perflab.trace.store",
+    "what_if": "perflab.analysis.whatif",
 }
 _ROOMS = ("figures", "report")
 

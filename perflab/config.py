@@ -57,6 +57,32 @@ class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"cannot read the secret in {self.file}: {error}") from error
 
 
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which rows of production a shadow begins with. Without it, none.
+
+    Parameters
+    ----------
+    rows : int
+        How many of the newest rows of each table, and the rows they refer to.
+    tables : dict of str to int or 'all'
+        Otherwise for some tables: ``{ "countries" = "all", "orders" = 1000, "audit.log" = 0 }``.
+    masks : dict of str to str
+        ``table.column`` -> what becomes of its values: ``null``, ``fixed:VALUE``, ``hash``, ``name``,
+        ``email``, ``phone``, ``digits``. Columns that look personal and have none are not copied.
+    key : Secret, optional
+        What masks depend on; without it they depend on the target's control key.
+    """
+
+    rows: int = 0
+    tables: dict[str, int | Literal["all"]] = {}
+    masks: dict[str, str] = {}
+    key: Secret | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows < 0 or any(isinstance(rows, int) and rows < 0 for rows in self.tables.values()):
+            raise ValueError("a number of rows is 0 or more")
+
+
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A store that services write to, and its shadow.
 
@@ -64,24 +90,52 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     name : str
         What reports call it.
-    kind : {'postgresql', 'redis'}
-        Which driver hooks route it.
+    kind : {'postgresql', 'mariadb', 'sqlite', 'redis'}
+        Which driver hooks route it; ``mariadb`` is MySQL too.
     production : str
-        URL of the production store without credentials, e.g. ``postgresql://10.0.0.5:5432/shop``.
+        URL of the production store without credentials: ``postgresql://10.0.0.5:5432/shop``,
+        ``mariadb://10.0.0.5:3306/shop``, ``sqlite:////var/lib/shop.db``, ``redis://10.0.0.5:6379/0``.
     shadow : Secret
         URL of the shadow store *with* its own login.
     audit : Secret, optional
         URL with a login that may read production's change stream; without it nothing is *proven*.
     prefix : str
         Redis only: prefix of every shadow key.
+    mode : {'database', 'schema', 'table', 'deny'}
+        SQL only. ``database``: the shadow is another database, with a login of its own. For those who cannot
+        have one, and weaker: ``schema``, another schema of the same database (PostgreSQL), and ``table``,
+        tables of other names beside production's; statements are rewritten, and what cannot be proven is
+        refused. ``deny``: shadow work may not touch this store at all.
+    within : str
+        ``schema``: the name of the shadow schema; ``table``: what the names of shadow tables begin with.
+    sample : Sample, optional
+        Which rows ``perflab shadow prepare`` copies, and how they are masked.
     """
 
     name: str
-    kind: Literal["postgresql", "redis"]
+    kind: Literal["postgresql", "mariadb", "sqlite", "redis"]
     production: str
     shadow: Secret
     audit: Secret | None = None
     prefix: str = "perflab:shadow:"
+    mode: Literal["database", "schema", "table", "deny"] = "database"
+    within: str = ""
+    sample: Sample | None = None
+
+    def __post_init__(self) -> None:
+        allowed = _MODES[self.kind]
+        if self.mode not in allowed:
+            raise ValueError(f"mode {self.mode!r} is not for {self.kind}; there are: {', '.join(allowed)}")
+        if (self.mode in ("schema", "table")) != bool(self.within):
+            raise ValueError("'within' is given with mode = 'schema' or 'table', and only then")
+
+
+_MODES: dict[str, tuple[str, ...]] = {
+    "postgresql": ("database", "schema", "table", "deny"),
+    "mariadb": ("database", "table", "deny"),
+    "sqlite": ("database", "deny"),
+    "redis": ("database",),
+}
 
 
 class Outbound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,6 +223,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Path of the signed list of live runs that attached processes read.
     control_key : Secret
         Key that signs it; run keys are derived from it.
+    signing_key : Secret, optional
+        What the key that signs the proof is derived from; the control key when left out. Attached processes
+        have that one too, this one need not leave the controller's machine.
     collector : str
         ``host:port`` on which spans and agent reports are received.
     max_rate_per_s, max_in_flight : float, int
@@ -182,6 +239,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: tuple[str, ...]
     control: str
     control_key: Secret
+    signing_key: Secret | None = None
     collector: str = "127.0.0.1:4318"
     max_rate_per_s: float = 100.0
     max_in_flight: int = 256
@@ -209,18 +267,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     targets: dict[str, Target] = {}
 
-    def target(self, name: str) -> Target:
-        """Return one target by name.
+    def target(self, name: str = "") -> Target:
+        """Return one target by name, which may be left out where there is only one.
 
         Raises
         ------
         ConfigError
             If there is none of that name; the message lists those there are.
         """
+        if not name and len(self.targets) == 1:
+            return next(iter(self.targets.values()))
+        known = ", ".join(sorted(self.targets)) or "none"
+        if not name:
+            raise ConfigError(f"name the target with --target; perflab.toml has: {known}")
         try:
             return self.targets[name]
         except KeyError:
-            known = ", ".join(sorted(self.targets)) or "none"
             raise ConfigError(f"no target {name!r} in perflab.toml; there are: {known}") from None
 
 

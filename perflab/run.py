@@ -6,6 +6,8 @@
         run.json         what was asked, what came out (written whole, by rename)
         events.jsonl     what happened, one JSON object a line, appended as it happens
         isolation.json   the proof of isolation
+        isolation.sig    digests of all this, signed
+        evidence/*.json  leaks into production, each written down the moment it was found
         spans/*.parquet  spans of the services, and the generator's own requests
 """
 
@@ -107,6 +109,12 @@ class Run:
         return _read_json(path) if path.exists() else {}
 
     @property
+    def preflight(self) -> dict[str, Any]:
+        """Where the mark travelled before the run (`perflab.shadow.journey`), or an empty dict."""
+        path = self.path / "preflight.json"
+        return _read_json(path) if path.exists() else {}
+
+    @property
     def events(self) -> list[dict[str, Any]]:
         """What happened, oldest first; a line cut short by a crash is left out."""
         path = self.path / "events.jsonl"
@@ -142,6 +150,18 @@ class Run:
         """Replace ``isolation.json`` in one step."""
         self._write("isolation.json", {"format_version": FORMAT_VERSION, **proof})
 
+    def keep_evidence(self, leak: dict[str, Any]) -> Path:
+        """Write down a leak in a file of its own, and return its path."""
+        folder = self.path / "evidence"
+        folder.mkdir(exist_ok=True)
+        name = f"evidence/leak-{len(list(folder.glob('leak-*.json'))) + 1}.json"
+        self._write(name, {"format_version": FORMAT_VERSION, "run": self.run_id, **leak})
+        return self.path / name
+
+    def write_preflight(self, found: dict[str, Any]) -> None:
+        """Replace ``preflight.json`` in one step."""
+        self._write("preflight.json", {"format_version": FORMAT_VERSION, **found})
+
     def event(self, what: str, /, **details: Any) -> None:
         """Append one event with the time it was written."""
         record = {"time_ns": time.time_ns(), "event": what, **details}
@@ -157,7 +177,7 @@ class Run:
         return f"Run({str(self.path)!r}, {self.verdict})"
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        aside = self.path / f".{name}.{os.getpid()}"
+        aside = (self.path / name).with_name(f".{Path(name).name}.{os.getpid()}")
         aside.write_text(
             json.dumps(content, ensure_ascii=False, indent=2, default=str) + "\n", encoding="utf-8"
         )

@@ -1,7 +1,11 @@
-"""What every test may ask for, and two rules that hold for the whole session.
+"""What every test may ask for, and rules that hold for the whole session.
 
 A test whose server or browser is missing says ``needs(...)``: on a user's machine it is skipped with the
 reason, in CI (``CI`` is set) it fails. And a test session leaves no process behind.
+
+``make test`` plays the suite on two workers (pytest-xdist). A file stays on one worker, so that what its
+tests share is started once; what measures, or plays the demo, stays on one worker altogether, so that no two
+of those ever take each other's time.
 """
 
 from __future__ import annotations
@@ -14,19 +18,52 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
 
 MARKER = "PERFLAB_TEST_SESSION"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE_S = 5.0
 # the interpreter's own: it ends with the process that imported multiprocessing
 INTERPRETERS_OWN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+# beginnings of what is on one worker altogether: what measures or plays the demo; what installs the same
+TOGETHER = {
+    "measured": (
+        "tests/acceptance/test_bottleneck.py",
+        "tests/acceptance/test_demo.py",
+        "tests/acceptance/test_isolation.py",
+        "tests/acceptance/test_preflight.py",
+        "tests/acceptance/test_real_users.py",
+        "tests/benchmarks/",
+        "tests/cli/shadow/",
+        "tests/cli/test_cli_launch.py",
+        "tests/demo/",
+        "tests/load/",
+    ),
+    "two versions of SQLAlchemy": ("tests/shadow/sql/test_shadow_sql_pools_sqlalchemy",),
+}
 
 
 def pytest_configure() -> None:
     """Hear Ctrl-C: a suite in the background ignores it, and would hand that down to what it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Hand tests out to workers by file, or by what `TOGETHER` says."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist publishes no types
+        def _split_scope(self, nodeid: str) -> str:
+            named = (name for name, beginnings in TOGETHER.items() if nodeid.startswith(beginnings))
+            return next(named, nodeid.partition("::")[0])
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

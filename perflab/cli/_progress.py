@@ -33,7 +33,7 @@ class Teller:
                 )
         elif what == "phase":
             self.say(_PHASES.get(details["name"], details["name"]))
-        elif what in ("hole", "leak", "guard tripped", "service lost", "service died"):
+        elif what in ("hole", "notice", "leak", "guard tripped", "service lost", "service died", "mark lost"):
             told = details.get("why") or details.get("reason") or details.get("where")
             self.say(f"{what}: {told}")
         elif what == "real users":

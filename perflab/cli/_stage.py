@@ -33,7 +33,7 @@ from perflab.demo.spawn import free_port
 from perflab.demo.stores import PostgresServer, RedisServer, StoreError
 from perflab.errors import ConfigError, PerflabError
 from perflab.shadow.prepare import prepare_postgresql
-from perflab.shadow.redisaccess import prepare_redis
+from perflab.shadow.prepare.redisaccess import prepare_redis
 from perflab.units import NS_PER_MS
 
 PREFIX = "perflab:shadow:"

@@ -2,7 +2,7 @@
 
 The command is the service's ordinary one; perflab replaces itself by it. Nothing of the service changes:
 the agent comes in through ``PYTHONPATH`` and is told what it needs through one environment variable, secrets
-by reference only.
+by reference only. A Python that ignores these (``-I``, ``-E``, ``-S``, ``env -i``) is refused.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import perflab.shadow
+from perflab.cli._attachable import what_may_be_unattached, why_unattached
 from perflab.config import Target, load_config
 from perflab.errors import ConfigError
 from perflab.shadow.agentconfig import VARIABLE, agent_config, write_agent_config
@@ -50,13 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     program = shutil.which(command[0])
     if program is None:
         raise ConfigError(f"the command {command[0]!r} is not on PATH")
-    config = load_config(arguments.config)
-    name = arguments.target or (next(iter(config.targets)) if len(config.targets) == 1 else "")
-    if not name:
-        raise ConfigError(
-            f"name the target with --target; {arguments.config} has: {', '.join(sorted(config.targets))}"
-        )
-    target = config.target(name)
+    _check_reached(command)
+    target = load_config(arguments.config).target(arguments.target or "")
     environment = attached_environment(
         target,
         arguments.service,
@@ -85,6 +83,22 @@ def attached_environment(
         VARIABLE: write_agent_config(told),
         "PYTHONPATH": f"{bootstrap}{os.pathsep}{path}" if path else str(bootstrap),
     }
+
+
+def _check_reached(command: Sequence[str]) -> None:
+    why = why_unattached(command)
+    if why:
+        raise ConfigError(
+            f"the service would run without the agent, and what it writes would not be isolated: {why}; "
+            "leave that out, or put 'perflab attach ... --' behind it"
+        )
+    why = what_may_be_unattached(command)
+    if why:
+        print(
+            f"perflab: the service, or a part of it, may run without the agent: {why}; "
+            "'perflab preflight' says whether it reports",
+            file=sys.stderr,
+        )
 
 
 def _check_hooks(disabled: tuple[str, ...]) -> None:

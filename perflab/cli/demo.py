@@ -117,8 +117,10 @@ def _play(
     teller: Teller,
 ) -> tuple[Run, Path]:
     """Set the stage, run the test, look after the real users' writes, write the report."""
+    from perflab.config import load_config
     from perflab.demo.scratch import sweep_leftovers
     from perflab.load.launch import launch
+    from perflab.shadow.audit.signature import Signer
 
     sweep_leftovers()
     teller.say("starting PostgreSQL, Redis and the shop's services, each with the agent in it")
@@ -137,6 +139,7 @@ def _play(
         )
         stage.end_customers()
         _add_what_the_shop_knows(finished, stage)
+        Signer.of(load_config(stage.config).target("shop")).sign(finished.path)
     if logs.exists():
         shutil.move(logs, finished.path / "logs")
     teller.say("writing the report")

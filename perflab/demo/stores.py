@@ -59,6 +59,10 @@ class Store(ABC):
 
     name: ClassVar[str]
     _in_use: ClassVar[tuple[str, ...]]
+    _ending: ClassVar[tuple[tuple[signal.Signals, float], ...]] = (
+        (signal.SIGINT, 6.0),
+        (signal.SIGQUIT, 2.0),
+    )
 
     def __init__(self, directory: Path, port: int | None = None) -> None:
         self.directory = directory.absolute()
@@ -121,7 +125,7 @@ class Store(ABC):
         """Stop the server, within about ten seconds whatever it does; again does nothing."""
         child, self._child = self._child, None
         if child is not None:
-            end_child(child, (signal.SIGINT, 6.0), (signal.SIGQUIT, 2.0))
+            end_child(child, *self._ending)
 
     def __enter__(self) -> Self:
         return self.start()

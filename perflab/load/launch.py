@@ -1,55 +1,21 @@
-"""Launch: one run from the first check to the verdict.
-
-The order is the safety: limits, agents, what is known to be open, the audit, one marked request per
-endpoint, real users as they are, and only then load; afterwards real users again, and the proof. Whatever
-happens, the run leaves the list of live runs, the generator ends, the audit's slots are dropped and what
-was measured is written.
-"""
+"""Launch: a run from the first check to the verdict, or only as far as the preflight."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-import msgspec
-import pandas as pd
-
-from perflab.analysis.entity import find_entities
 from perflab.config import Target, load_config
-from perflab.errors import ConfigError, LoadError
+from perflab.errors import ConfigError
 from perflab.load.arrivals import Arrivals
-from perflab.load.generator import Generator
+from perflab.load.course import Course, Watch
 from perflab.load.guard import Guard
 from perflab.load.limits import check_limits
-from perflab.load.plan import Captured, MarkKey, Plan, Result
-from perflab.load.record import Record
-from perflab.load.verdict import Verdict, decide, judge_thresholds, refused_marks
-from perflab.load.watchdog import Watchdog, finish_in_thread
+from perflab.load.verdict import Verdict
 from perflab.run import RUNS, Run
-from perflab.shadow.audit import Audit
-from perflab.shadow.control import ControlPublisher, LiveRun
-from perflab.shadow.fleet import Fleet, between
-from perflab.shadow.mark import RunKey, new_tag
-from perflab.shadow.preflight import Hole, Hop, static_holes, travelled_holes, unaccepted
-from perflab.trace.collector import Collector
-from perflab.trace.schema import GENERATOR_SERVICE, concat_spans
-from perflab.trace.store import read_spans
-from perflab.trace.tree import link
 from perflab.traffic.scenario import Scenario
-from perflab.units import NS_PER_MS, NS_PER_S, duration_ns
-
-Watch = Callable[[str, Mapping[str, Any]], None]
-"""Called with each event of the run and its details, for whoever shows progress."""
-
-AGENTS_WITHIN_S = 15.0
-SETTLE_S = 1.2  # two reports of every agent, and a batch of its spans
-PREFLIGHT_REQUESTS = "preflight/generator.parquet"
-REQUESTS = "spans/generator.parquet"
-_T = TypeVar("_T")
+from perflab.units import NS_PER_S, duration_ns
 
 
 async def launch(
@@ -107,267 +73,64 @@ async def launch(
         raise ConfigError(f"scenario {scenario.name!r} says not when requests arrive; give arrivals")
     check_limits(chosen, found, guards)
     run = Run.create(runs, label="shadow")
-    launched = _Launch(run, scenario, chosen, found, guards, dict(delays_ns or {}), watch)
-    launched.target_name = target if isinstance(target, str) else found.addresses[0]
-    try:
-        await launched.go(duration_ns(before) / NS_PER_S, duration_ns(after) / NS_PER_S)
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        launched.give_up(Verdict("stopped", "The run was interrupted."))
-        raise
-    except BaseException as error:
-        launched.give_up(Verdict("failed", f"The run could not be carried out: {error or repr(error)}"))
-        raise
+    course = Course(run, scenario, chosen, found, guards, dict(delays_ns or {}), watch)
+    course.target_name = target if isinstance(target, str) else found.addresses[0]
+    before_s, after_s = (duration_ns(text) / NS_PER_S for text in (before, after))
+    await _to_its_end(course, lambda: course.go(before_s, after_s))
     return run
 
 
-class _Launch:
-    """One run under way."""
+async def preflight(
+    scenario: Scenario,
+    *,
+    target: str | Target,
+    config: Path = Path("perflab.toml"),
+    runs: Path = RUNS,
+    watch: Watch | None = None,
+) -> Run:
+    """Find every place where marked work would not be isolated, without load: one request per endpoint.
 
-    target_name = ""
+    Parameters
+    ----------
+    scenario : Scenario
+        Whose endpoints are asked, once each.
+    target : str or Target
+        A target of ``perflab.toml``, or one itself.
+    config : Path
+        Where ``perflab.toml`` is.
+    runs : Path
+        Where run directories are made.
+    watch : callable, optional
+        Called with every event.
 
-    def __init__(
-        self,
-        run: Run,
-        scenario: Scenario,
-        arrivals: Arrivals,
-        target: Target,
-        guards: Sequence[Guard],
-        delays_ns: dict[str, int],
-        watch: Watch | None,
-    ) -> None:
-        self.run, self.scenario, self.arrivals, self.target = run, scenario, arrivals, target
-        self.delays_ns = delays_ns
-        self.watch = watch
-        self.fleet = Fleet()
-        self.reported = asyncio.Event()
-        self.record = Record()
-        self.guards = [*(Guard(rule) for rule in target.guards), *(guard.on(None) for guard in guards)]
-        self.started_ns = time.time_ns()
-        self.publisher = ControlPublisher(Path(target.control), target.control_key.read().encode())
-        self.audit = Audit(target.stores, run.run_id)
-        not_after_s = int(time.time() + arrivals.duration_ns / NS_PER_S + 600)
-        self.live = LiveRun(new_tag(), run.run_id, run.run_id, not_after_s, accepted=scenario.holes.accept)
-        self.watchdog = Watchdog(
-            target,
-            self.guards,
-            self.fleet,
-            self.record,
-            self.event,
-            lambda: self.publisher.kill(self.live.tag),
-        )
+    Returns
+    -------
+    Run
+        ``run.preflight`` says where the mark travelled and what was met; ``run.verdict`` is ``passed``,
+        ``refused`` where a hole is open, or ``leaked``.
 
-    async def go(self, before_s: float, after_s: float) -> None:
-        """Carry the run out."""
-        with self.publisher, self.audit:
-            run_key = self.publisher.add(self.live)
-            captured = await self._prepare(run_key)
-            async with self._collector("spans") as collector:
-                if not self.record.holes and not self.record.leaks:
-                    await self._measure(collector, run_key, captured, before_s, after_s)
-                await self._phase("proof", self._prove())
-                self.publisher.remove(self.live.tag)
-        self._finish()
-
-    def conclude(self, verdict: Verdict) -> None:
-        """Write ``run.json``, and ``isolation.json`` if there is a proof, as far as they are known."""
-        if self.record.isolation:
-            self.run.write_isolation(self.record.isolation)
-        self.run.write_info(
-            {
-                "scenario": self.scenario.name,
-                "target": self.target_name,
-                "addresses": self.target.addresses,
-                "verdict": verdict.word,
-                "reason": verdict.reason,
-                "started_ns": self.started_ns,
-                "ended_ns": time.time_ns(),
-                **self.record.as_info(self.target, self.guards),
-                "accepted_holes": list(self.scenario.holes.accept),
-                "delays_ms": {name: delay / NS_PER_MS for name, delay in self.delays_ns.items()},
-                "versions": self.fleet.versions(),
-            }
-        )
-        self.event("verdict", verdict=verdict.word, reason=verdict.reason)
-
-    def give_up(self, verdict: Verdict) -> None:
-        """Conclude a run that was broken off; what cannot be written any more does not hide why."""
-        with contextlib.suppress(OSError):
-            self.conclude(verdict)
-
-    def event(self, what: str, /, **details: Any) -> None:
-        """Write an event down and show it."""
-        self.run.event(what, **details)
-        if self.watch is not None:
-            self.watch(what, details)
-
-    async def _prepare(self, run_key: RunKey) -> tuple[Captured, ...]:
-        """Agents, known holes, audit, preflight, planted delays; returns what the preflight captured."""
-        async with self._collector("preflight") as collector:
-            await self._phase("agents", self._await_agents())
-            self._open(static_holes(self.fleet, self.target.services))
-            if self.record.holes:
-                return ()
-            await self._phase("audit", finish_in_thread(self.audit.start))
-            result = await self._phase("preflight", self._preflight(collector, run_key))
-            if self.delays_ns and not self.record.holes and not self.record.leaks:
-                self._check_delays(collector.spans())
-                self.publisher.delay(self.delays_ns)
-                self.event("delays planted", delays_ns=self.delays_ns)
-                await asyncio.sleep(SETTLE_S)
-        return result.captured
-
-    async def _await_agents(self) -> None:
-        """Wait until every attached service believes that the run is live, or time is up."""
-        wanted = set(self.target.services)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(AGENTS_WITHIN_S):
-                while not wanted <= self.fleet.believing(self.live.tag):
-                    self.reported.clear()
-                    await self.reported.wait()
-        await asyncio.sleep(SETTLE_S / 2)
-        self.event("agents", believing=sorted(self.fleet.believing(self.live.tag)))
-
-    async def _preflight(self, collector: Collector, run_key: RunKey) -> Result:
-        """Send one marked request per endpoint and see where it went."""
-        plan = self._plan(run_key, PREFLIGHT_REQUESTS, preflight=True)
-        async with Generator(plan) as generator:
-            result = await generator.wait()
-        await collector.wait_quiet(SETTLE_S, 8.0)
-        await asyncio.sleep(SETTLE_S / 2)
-        carriers = self.scenario.canary_carriers()
-        self.record.canaries += sum(sample.endpoint in carriers for sample in result.samples)
-        samples = [msgspec.structs.asdict(sample) for sample in result.samples]
-        sent = {sample.trace_id for sample in result.samples}
-        spans = collector.spans()
-        hops = _hops(spans[spans["trace_id"].isin(sent)])  # real users are traced too, a few of them
-        self._open(travelled_holes(self.fleet, hops, samples, self.target.services))
-        await self.watchdog.leaked(self.audit)
-        return result
-
-    def _open(self, found: list[Hole]) -> None:
-        """Note the holes that the scenario does not accept."""
-        self.record.holes = unaccepted(found, self.scenario.holes.accept)
-        for hole in found:
-            self.event("hole", accepted=hole not in self.record.holes, **hole.as_dict())
-
-    def _check_delays(self, spans: pd.DataFrame) -> None:
-        table = concat_spans([read_spans(self.run.path / PREFLIGHT_REQUESTS), spans])
-        generators_own = (f"{GENERATOR_SERVICE}: ", f"{GENERATOR_SERVICE} -> ")  # nobody could wait there
-        known = sorted(
-            name for name in find_entities(table, link(table)).names if not name.startswith(generators_own)
-        )
-        unknown = [name for name in self.delays_ns if name not in known]
-        if unknown:
-            listed = "\n  ".join(known)
-            raise ConfigError(f"there is no place {unknown[0]!r} to plant a delay; there are:\n  {listed}")
-
-    async def _measure(
-        self,
-        collector: Collector,
-        run_key: RunKey,
-        captured: tuple[Captured, ...],
-        before_s: float,
-        after_s: float,
-    ) -> None:
-        """Real users, load with its guards, real users again."""
-        await self._phase("before", self.watchdog.rest("before", before_s))
-        plan = self._plan(run_key, REQUESTS, captured=captured)
-        self.record.result = await self._phase("load", self._load(plan))
-        requests = read_spans(self.run.path / REQUESTS)
-        carried = requests["name"].isin(self.scenario.canary_carriers()) & (requests["outcome"] != "missed")
-        self.record.canaries += int(carried.sum())
-        await self._phase("after", self.watchdog.rest("after", after_s))
-        await collector.wait_quiet(SETTLE_S, 10.0)
-
-    async def _load(self, plan: Plan) -> Result:
-        """Send, watched."""
-        earlier = self.watchdog.users()
-        async with Generator(plan) as generator:
-            watching = asyncio.create_task(self.watchdog.watch(generator, self.audit))
-            try:
-                async for progress in generator:
-                    if watching.done() and watching.exception() is not None:
-                        raise LoadError("the run could not be watched any more") from watching.exception()
-                    self.record.progress = progress
-                    self.watchdog.feed(progress)
-                    if self.watch is not None:
-                        self.watch("progress", msgspec.structs.asdict(progress))
-                result = await generator.wait()
-            finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
-        await asyncio.sleep(SETTLE_S / 2)
-        self.watchdog.note("during", between(self.watchdog.users(), earlier))
-        return result
-
-    async def _prove(self) -> None:
-        """End the audit's window, let the last claims in, and say what is proven."""
-        await finish_in_thread(self.audit.end)
-        await asyncio.sleep(SETTLE_S)
-        if self.record.result is not None:
-            self.watchdog.note_lost()
-        proof = await finish_in_thread(
-            self.audit.finish, self.fleet.claims, self.fleet.sessions(), self.record.canaries
-        )
-        self.record.refused_marks = refused_marks(self.fleet, self.scenario.holes.accept)
-        self.record.isolation = {
-            **proof,
-            "refusals": self.fleet.refusals,
-            "outbound": self.fleet.outbound(),
-            "claims_lost": self.fleet.claims_lost,
-            "stepped_aside": dict(self.fleet.stepped_aside()),
-        }
-        self.event("proof", seen=proof["seen"], proven=proof["proven"], leaks=len(proof["leaks"]))
-
-    def _finish(self) -> None:
-        record = self.record
-        if record.result is not None:
-            record.thresholds = judge_thresholds(self.scenario, read_spans(self.run.path / REQUESTS))
-        self.conclude(decide(record, self.fleet.refusals))
-
-    def _collector(self, directory: str) -> Collector:
-        path = self.run.path / directory
-        path.mkdir(exist_ok=True)
-        return Collector(self.target.collector, {"/v1/agents": self._receive}, spans_dir=path)
-
-    def _receive(self, body: bytes) -> dict[str, Any]:
-        """Take an agent's report, and wake whoever waits for one."""
-        answer = self.fleet.receive(body)
-        self.reported.set()
-        return answer
-
-    def _plan(
-        self, run_key: RunKey, output: str, *, preflight: bool = False, captured: tuple[Captured, ...] = ()
-    ) -> Plan:
-        return Plan(
-            run_id=self.run.run_id,
-            scenario=self.scenario,
-            addresses=self.target.addresses,
-            output=str(self.run.path / output),
-            arrivals=None if preflight else self.arrivals,
-            mark=MarkKey.of(run_key),
-            timeout_s=duration_ns(self.target.timeout) / NS_PER_S,
-            max_in_flight=self.target.max_in_flight,
-            preflight=preflight,
-            captured=captured,
-        )
-
-    async def _phase(self, name: str, work: Awaitable[_T]) -> _T:
-        """Await one phase of the run and note when it began and ended."""
-        phase: dict[str, Any] = {"name": name, "start_ns": time.time_ns()}
-        self.record.phases.append(phase)
-        self.event("phase", name=name)
-        try:
-            return await work
-        finally:
-            phase["end_ns"] = time.time_ns()
+    Raises
+    ------
+    ConfigError
+        If the target does not exist or its secrets cannot be read.
+    LoadError, TraceError
+        If the generator or the receiver could not work.
+    """
+    found = target if isinstance(target, Target) else load_config(config).target(target)
+    run = Run.create(runs, label="preflight")
+    course = Course(run, scenario, Arrivals.constant(1, over="1s"), found, (), {}, watch)
+    course.target_name = target if isinstance(target, str) else found.addresses[0]
+    await _to_its_end(course, course.inspect)
+    return run
 
 
-def _hops(spans: pd.DataFrame) -> list[Hop]:
-    hops = []
-    for row in spans.itertuples(index=False):
-        attributes = msgspec.json.decode(row.attributes) if row.attributes else {}
-        peer = str(attributes.get("peer.service", ""))
-        ids = (str(row.trace_id), int(row.span_id), int(row.parent_span_id))
-        hops.append(Hop(*ids, str(row.service), str(row.kind), bool(row.shadow), peer))
-    return hops
+async def _to_its_end(course: Course, go: Callable[[], Awaitable[None]]) -> None:
+    """Carry a run out, or write down that it was broken off."""
+    try:
+        await go()
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        course.give_up(Verdict("stopped", "The run was interrupted."))
+        raise
+    except BaseException as error:
+        course.give_up(Verdict("failed", f"The run could not be carried out: {error or repr(error)}"))
+        raise

@@ -12,7 +12,7 @@ from perflab.config import Target
 from perflab.errors import LoadError
 from perflab.load.guard import Breach, Guard
 from perflab.load.plan import Progress, Result
-from perflab.shadow.canary import Leak
+from perflab.shadow.audit.canary import Leak
 from perflab.shadow.preflight import Hole
 
 
@@ -42,6 +42,8 @@ class Record:
         ``<service>: <why>`` -> marks refused on the way in, without those of accepted holes.
     leaks : list of Leak
         Found while the run went on.
+    killed_by : str
+        Who ended it by the kill switch, "" if nobody.
     canaries : int
         Requests sent whose endpoint writes one into them.
     isolation : dict
@@ -62,6 +64,7 @@ class Record:
     silent: set[str] = field(default_factory=set)
     refused_marks: dict[str, int] = field(default_factory=dict)
     leaks: list[Leak] = field(default_factory=list)
+    killed_by: str = ""
     canaries: int = 0
     isolation: dict[str, Any] = field(default_factory=dict)
     thresholds: list[dict[str, Any]] = field(default_factory=list)

@@ -76,6 +76,8 @@ def decide(record: Record, refusals: Sequence[Mapping[str, Any]]) -> Verdict:
             f"Shadow work reached production: {leak['store']}, {leak['where']} ({leak['what']}), "
             f"trace {leak['trace_id'] or 'unknown'}.",
         )
+    if record.killed_by:
+        return Verdict("stopped", f"The run was killed by {record.killed_by}.")
     if holes:
         more = f"; and {len(holes) - 1} more" if len(holes) > 1 else ""
         return Verdict("refused", _sentence(f"{holes[0].why}{_traced(holes[0].trace_id)}{more}"))

@@ -1,4 +1,4 @@
-"""The watchdog of a run: guards each second, leaks each half second, services that fall silent.
+"""The watchdog of a run: guards each second, leaks and kills each half second, services that fall silent.
 
 It stops the generator and, on a leak, kills the run in every attached process. It reads real users from
 the agents' reports and the shadow traffic from the generator's progress.
@@ -21,6 +21,8 @@ from perflab.shadow.audit import Audit
 from perflab.shadow.fleet import Fleet, Window, between
 
 GUARD_EVERY_S = 1.0
+EVIDENCE_KEPT = 20
+"""Leaks of one look that are written down one by one; all of them are in the proof."""
 _T = TypeVar("_T")
 
 
@@ -41,6 +43,8 @@ class Watchdog:
         Writes an event.
     kill : callable
         Has every attached process refuse the run's marks.
+    killed_by : callable
+        Returns who killed the run from outside, "" while nobody has.
     """
 
     def __init__(
@@ -51,9 +55,10 @@ class Watchdog:
         record: Record,
         event: Callable[..., None],
         kill: Callable[[], None],
+        killed_by: Callable[[], str] = str,
     ) -> None:
         self._target, self._guards, self._fleet, self._record = target, guards, fleet, record
-        self._event, self._kill = event, kill
+        self._event, self._kill, self._killed_by = event, kill, killed_by
         self._shadow = ShadowProbe()
 
     def feed(self, progress: Progress) -> None:
@@ -90,11 +95,20 @@ class Watchdog:
         if leaks:
             self._kill()
             self._record.leaks += leaks
-            self._event("leak", **leaks[0].as_row())
+            for leak in leaks[:EVIDENCE_KEPT]:
+                self._event("leak", **leak.as_row())
         return bool(leaks)
 
+    def killed(self) -> bool:
+        """Tell whether somebody has killed the run, and note who."""
+        by = self._killed_by()
+        if by and not self._record.killed_by:
+            self._record.killed_by = by
+            self._event("killed", by=by)
+        return bool(by)
+
     async def watch(self, generator: Generator, audit: Audit) -> None:
-        """Watch until cancelled, or until a leak stops the run; a guard stops it, leaks are looked for on."""
+        """Watch until cancelled, or until a leak, a kill or a lost mark stops the run; guards watch on."""
         users = self.users()
         judged_s = time.monotonic()
         while True:
@@ -102,6 +116,14 @@ class Watchdog:
             if await self.leaked(audit):
                 leak = self._record.leaks[0]
                 await generator.stop(f"shadow work reached production: {leak.store} {leak.where}")
+                return
+            if self.killed():
+                await generator.stop(f"the run was killed by {self._record.killed_by}")
+                return
+            if lost := self._fleet.lost_marks():
+                self._kill()
+                self._event("mark lost", service=lost[0]["service"], why=lost[0]["what"])
+                await generator.stop(f"service {lost[0]['service']!r} lost the mark: {lost[0]['what']}")
                 return
             self.note_lost()
             if self._record.breach is not None or time.monotonic() - judged_s < GUARD_EVERY_S:

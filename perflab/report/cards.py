@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from markupsafe import Markup
 
+from perflab.report.seal import ALTERED, sealed
 from perflab.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def banner(run: Run, title: str = "Load test") -> Html:
     verdict = str(info.get("verdict") or "unfinished")
     word, meaning = _VERDICTS.get(verdict, (verdict.capitalize(), ""))
     shown = verdict if verdict in _VERDICTS else "unfinished"
+    shown = "leaked" if sealed(run).altered else shown  # in red: what is altered is not believed
     reason = str(info.get("reason") or meaning)
     about = [
         title,
@@ -85,7 +87,7 @@ def banner(run: Run, title: str = "Load test") -> Html:
             about=Markup(" · ").join(Markup("<span>{}</span>").format(part) for part in about if part),
             word=word,
             reason=reason,
-            safe="" if "isolation is proven" in reason.lower() else _isolation_sentence(run.isolation),
+            safe=_safe(run, reason),
         )
     )
 
@@ -139,7 +141,7 @@ def summary(run: Run, latency: Any = None) -> Html:
     cards = [
         _requests_card(info),
         _latency_card(overall[0] if overall else {}),
-        _isolation_card(isolation),
+        _isolation_card(isolation, altered=bool(sealed(run).altered)),
         _users_card(info),
     ]
     return Html(Markup('<section class="cards">{}</section>').format(Markup("").join(cards)))
@@ -333,13 +335,22 @@ def _isolation_sentence(isolation: Mapping[str, Any]) -> str:
     return f"Isolation is proven for only {show(proven)} of {show(seen)} stores."
 
 
-def _isolation_card(isolation: Mapping[str, Any]) -> Markup:
+def _safe(run: Run, reason: str) -> str:
+    """Say whether isolation is proven, unless the reason does; a proof that was altered says nothing."""
+    if sealed(run).altered:
+        return ALTERED
+    return "" if "isolation is proven" in reason.lower() else _isolation_sentence(run.isolation)
+
+
+def _isolation_card(isolation: Mapping[str, Any], *, altered: bool = False) -> Markup:
     stores = isolation.get("stores") or []
     seen = isolation.get("seen", len(stores))
     proven = isolation.get("proven", sum(bool(store.get("proven")) for store in stores))
     leaks = len(isolation.get("leaks") or [])
     if not isolation:
         return _card("Isolation", "not proven", "", ["no proof was made in this run"], "watch")
+    if altered:
+        return _card("Isolation", "altered", "", [ALTERED], "bad")
     state = "bad" if leaks else "good" if seen and proven == seen else "watch"
     lines = [f"leaks {leaks}", "" if proven == seen else "what is not proven is listed below"]
     return _card("Isolation", f"{show(proven)} of {show(seen)}", " stores proven", lines, state)

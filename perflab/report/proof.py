@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from perflab.report.cards import MISSING, Html, counts, heading, note, show, table, when
+from perflab.report.cost import agents_cost
+from perflab.report.preflight import met
+from perflab.report.seal import seal
 from perflab.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ _STORE_NOTES = (
     ("What was not checked, and so is not proven", "not_checked"),
     ("What this proof cannot say", "limits"),
 )
+_EVIDENCE_SHOWN = 5
 _WELL = (None, "ok", "up", "running", "attached")
 
 
@@ -36,7 +40,9 @@ def isolation(run: Run) -> Html:
     if not proof:
         return note("Nothing is proven: this run made no proof of isolation.")
     stores = proof.get("stores") or []
-    parts = [_leaks(proof), table([_store_row(store) for store in stores], empty="No store was seen.").html]
+    parts = [_leaks(proof), seal(run)]
+    parts.append(table([_store_row(store) for store in stores], empty="No store was seen.").html)
+    parts += _changes(stores)
     for title, key in _STORE_NOTES:
         lines = [f"{store.get('name')}: {text}" for store in stores for text in store.get(key) or []]
         parts += _listed(title, lines)
@@ -51,6 +57,7 @@ def isolation(run: Run) -> Html:
         rows = proof.get(key) or []
         if rows:
             parts.append(Markup("<h3>{}</h3>").format(title) + table(rows).html)
+    parts += [met(run), agents_cost()]
     return Html(Markup('<section class="proof">{}</section>').format(Markup("").join(parts)))
 
 
@@ -176,9 +183,53 @@ def _leaks(proof: Mapping[str, Any]) -> Markup:
     leaks = proof.get("leaks") or []
     if not leaks:
         return Markup("")
-    return Markup('<div class="alarm"><h3>Marked work reached production ({})</h3>{}</div>').format(
-        len(leaks), table(leaks, ("store", "where", "what", "trace_id"), most=50).html
+    evidence = [_evidence(leak) for leak in leaks[:_EVIDENCE_SHOWN] if leak.get("evidence")]
+    return Markup('<div class="alarm"><h3>Marked work reached production ({})</h3>{}{}</div>').format(
+        len(leaks),
+        table(leaks, ("store", "where", "what", "trace_id"), most=50).html,
+        Markup("").join(_listed("Evidence", evidence)),
     )
+
+
+def _evidence(leak: Mapping[str, Any]) -> str:
+    """Say where a leak stands in production's log, and what it wrote; others' values are not in it."""
+    moment = when({"started_ns": leak["time_ns"]}) if leak.get("time_ns") else ""
+    place = [
+        f"{name} {leak[name]}" for name in ("transaction", "position") if leak.get(name)
+    ]  # Redis has neither
+    return ": ".join(
+        (", ".join([str(leak.get("where")), *([moment] if moment else []), *place]), str(leak["evidence"]))
+    )
+
+
+def _changes(stores: Iterable[Mapping[str, Any]]) -> list[Markup]:
+    """Show what production gained, store by store, and who accounts for it."""
+    rows = []
+    for store in stores:
+        changes = store.get("changes") or {}
+        if changes.get("seen"):
+            rows.append(
+                {
+                    "store": store.get("name"),
+                    "counted in": changes.get("unit") or MISSING,
+                    "seen": changes.get("seen"),
+                    "claimed by a service": changes.get("attributed", 0),
+                    "covered by time only": changes.get("opaque", 0),
+                    "written outside of requests": changes.get("background", 0),
+                    "expired by the server": changes.get("expired", 0),
+                    "nobody accounts for": changes.get("unattributed", 0),
+                    "changes of the shadow": store.get("shadow_changes"),
+                }
+            )
+    if not rows:
+        return []
+    parts = [Markup("<h3>What production gained meanwhile, and who wrote it</h3>"), table(rows).html]
+    examples = [
+        f"{store.get('name')}: {example.get('what') or example.get('where')}"
+        for store in stores
+        for example in (store.get("changes") or {}).get("examples") or []
+    ]
+    return [*parts, *_listed("Changes nobody accounts for", examples)]
 
 
 def _store_row(store: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +244,9 @@ def _store_row(store: Mapping[str, Any]) -> dict[str, Any]:
         "shadow login refused by production": _of(login.get("refused"), login.get("tried"), "tries"),
         "marked sessions on it": _of(sessions.get("on_shadow"), _sum(sessions), ""),
         "canaries found": _of(canaries.get("hits"), canaries.get("sent"), "sent"),
-        "changes attributed": _of(changes.get("attributed"), changes.get("seen"), ""),
+        "changes attributed": _of(changes.get("attributed"), changes.get("seen"), "")
+        if changes.get("unit", MISSING)
+        else "not seen",
     }
 
 
@@ -202,6 +255,8 @@ def _of(part: Any, whole: Any, unit: str) -> str:
         return MISSING
     if isinstance(part, bool) or isinstance(whole, bool):
         return "not tried" if whole is False else "yes" if part else "no"
+    if not whole and unit == "tries":
+        return "not tried"
     return f"{show(part)} of {show(whole)}" + (f" {unit}" if unit else "")
 
 

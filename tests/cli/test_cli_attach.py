@@ -82,7 +82,11 @@ def test_a_program_that_is_no_python_runs_too(perflab, write):
         (["--service", "cart", "--", "no-such-program"], "", "'no-such-program' is not on PATH"),
         (["--service", "cart", "--target", "x", "--", "true"], "", "no target 'x' in perflab.toml"),
         (["--service", " ", "--", "true"], "", "the service has no name"),
-        (["--service", "cart", "--disable", "x", "--", "true"], "", "no hook x; there are: flask, httpx"),
+        (
+            ["--service", "cart", "--disable", "x", "--", "true"],
+            "",
+            "no hook x; there are: asyncpg, django, flask, httpx",
+        ),
         (["--service", "cart", "--config", "none.toml", "--", "true"], "", "cannot read none.toml"),
         (["--service", "cart", "--", "true"], "colector = 1", "colector"),
         (["--service", "cart", "--", "true"], "sample_ratio = 3.0", "sample_ratio is 3"),

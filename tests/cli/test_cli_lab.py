@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,7 @@ def test_jupyterlab_opens_and_its_kernels_run_where_the_runs_are(tmp_path: Path)
     ):
         try:
             server = _wait(lambda: _server(tmp_path / "runtime", lab.pid), lab, tmp_path / "log")
+            _wait(lambda: _answers(server), lab, tmp_path / "log")
             # When the notebook is opened
             wanted = {"path": "one.ipynb", "name": "one.ipynb", "type": "notebook", "kernel": {}}
             _ask(server, "api/sessions", wanted)
@@ -93,6 +95,14 @@ def _server(runtime: Path, pid: int) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
+
+
+def _answers(server: dict[str, Any]) -> bool:
+    """Tell whether it listens: JupyterLab writes about itself before."""
+    try:
+        return bool(_ask(server, "api"))
+    except urllib.error.URLError:
+        return False
 
 
 def _kernel(parent: int) -> int | None:

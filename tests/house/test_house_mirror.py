@@ -15,12 +15,15 @@ TESTED_ELSEWHERE = {
     "perflab/demo/check.py": "tests/demo/test_demo_realusers.py looks for writes it deleted",
     "perflab/demo/spawn.py": "tests/demo/test_demo_processes.py starts everything by it",
     "perflab/schemas/__main__.py": "tests/house/test_schemas.py compares what it writes with the files",
+    "perflab/shadow/wheel/hatch_build.py": "tests/acceptance/test_agent_wheel.py builds by it",
     "perflab/shadow/bootstrap/sitecustomize.py": "run by every interpreter that the tests of attach start",
 }
 # folder -> what holds its modules to their promise instead of a test file for each
 TESTED_AS_A_WHOLE = {
     "perflab/demo/shop": "business code of the demo; tests/demo drives it over HTTP, as users do",
 }
+# applications as other teams write them, each a program of its own in a process of its own
+EXAMPLES = "tests/shadow/examples"
 # folders of tests/ that hold whole promises or rules, not modules
 NOT_MIRRORING = {"acceptance", "benchmarks", "house"}
 
@@ -61,11 +64,12 @@ def test_every_test_file_mirrors_a_module(root: Path, test_modules: dict[Path, a
         pytest.fail(f"{len(stray)} test files without a module:\n" + "\n".join(stray), pytrace=False)
 
 
-def test_test_files_have_names_of_their_own(test_modules: dict[Path, ast.Module]):
+def test_test_files_have_names_of_their_own(root: Path, test_modules: dict[Path, ast.Module]):
     """Test folders are no packages, so two files of one name would shadow each other."""
-    names = [path.name for path in test_modules if path.name != "conftest.py"]
+    ours = [path for path in test_modules if not path.is_relative_to(root / EXAMPLES)]
+    names = [path.name for path in ours if path.name != "conftest.py"]
     assert sorted({name for name in names if names.count(name) > 1}) == []
-    assert [path for path in test_modules if path.name == "__init__.py"] == []
+    assert [path for path in ours if path.name == "__init__.py"] == []
 
 
 def test_excuses_are_still_needed(root: Path):

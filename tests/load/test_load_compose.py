@@ -43,7 +43,7 @@ def test_a_scenarios_baggage_follows_the_mark(mark):
     _, lines = compose(endpoint, mark=mark)
     baggage = [line for line in lines if line.startswith("baggage: ")]
     assert len(baggage) == 1
-    assert baggage[0].startswith(f"baggage: perflab=1.{mark.tag:04x}.")
+    assert baggage[0].startswith(f"baggage: perflab=2.{mark.tag:04x}.")
     assert baggage[0].endswith(",tenant=7")
     assert [line for line in lines if line.startswith("user-agent")] == ["user-agent: shop-app"]
     # and without a mark it is left as it is

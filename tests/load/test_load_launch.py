@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from perflab.config import GuardRule, Secret, Target
-from perflab.errors import ConfigError, TraceError
+from perflab.errors import ConfigError
 from perflab.load.arrivals import Arrivals
 from perflab.load.guard import Guard
 from perflab.load.launch import launch
-from perflab.run import Run, list_runs
+from perflab.run import list_runs
 from perflab.traffic.scenario import Endpoint, Scenario
 
 SCENARIO = Scenario(name="s", endpoints=(Endpoint(name="home", url="/"),))
@@ -72,34 +71,3 @@ def test_an_unknown_target_lists_those_there_are(tmp_path: Path) -> None:
     # THEN the name is refused
     with pytest.raises(ConfigError, match="no target 'shop'"):
         asyncio.run(launch(SCENARIO, arrivals, target="shop", config=config, runs=tmp_path / "runs"))
-
-
-def test_a_service_without_an_agent_refuses_the_run(
-    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A listed service that does not report is a hole: nothing is sent, and the run is refused."""
-    # GIVEN a target with a service nobody attached
-    monkeypatch.setattr("perflab.load.launch.AGENTS_WITHIN_S", 0.2)
-    unattached = msgspec.structs.replace(target, services={"cart": ("127.0.0.1:9",)})
-    # WHEN it is launched
-    arrivals = Arrivals.constant(1, over="2s")
-    run = asyncio.run(launch(SCENARIO, arrivals, target=unattached, runs=tmp_path / "runs"))
-    # THEN the run says so, and sent nothing
-    assert run.verdict == "refused"
-    assert "cart" in run.info["reason"]
-    assert run.info["requests"]["offered"] == 0
-    assert [hole["name"] for hole in run.info["holes"]] == ["cart: no agent"]
-
-
-def test_a_collector_that_cannot_listen_is_written_down(target: Target, tmp_path: Path) -> None:
-    """When the receiver's address is taken the run fails, and its directory says why."""
-    # GIVEN an address nobody can listen on
-    elsewhere = msgspec.structs.replace(target, collector="192.0.2.1:4318")
-    arrivals = Arrivals.constant(1, over="2s")
-    # WHEN it is launched
-    with pytest.raises(TraceError):
-        asyncio.run(launch(SCENARIO, arrivals, target=elsewhere, runs=tmp_path / "runs"))
-    # THEN the run is there, failed, with the reason
-    (run,) = list_runs(tmp_path / "runs")
-    assert Run.open(run.path).verdict == "failed"
-    assert "192.0.2.1:4318" in run.info["reason"]

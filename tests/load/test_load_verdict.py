@@ -65,6 +65,7 @@ def _decide(**found: Any) -> tuple[str, str]:
         ({"real_users": {"during": {"n": 7}}}, "passed", "isolation is proven"),
         ({"stores": []}, "passed", "there was no store to prove isolation of"),
         ({"breach": BREACH}, "stopped", "p99 was 900 ms"),
+        ({"killed_by": "ann@here", "holes": [HOLE]}, "stopped", "The run was killed by ann@here."),
         ({"holes": [HOLE, HOLE]}, "refused", "hook psycopg is off; and 1 more."),
         ({"leaks": [LEAK]}, "leaked", "postgres, orders (insert), trace abababab"),
     ],

@@ -13,9 +13,9 @@ from perflab.load.plan import Progress
 from perflab.load.record import Record
 from perflab.load.watchdog import Watchdog, finish_in_thread
 from perflab.load.window import Histogram
-from perflab.shadow.canary import Leak
+from perflab.shadow.audit.canary import Leak
 from perflab.shadow.fleet import Fleet
-from perflab.shadow.ledger import bucket_of
+from perflab.shadow.ledger import LOST, bucket_of
 
 MS = 1_000_000
 TARGET = Target(
@@ -59,7 +59,10 @@ class Watched:
         self.killed = 0
         self.audit: Any = ScriptedAudit(*polls)
         self.latency: dict[str, int] = {}
-        self.dog = Watchdog(TARGET, self.guards, self.fleet, self.record, self.event, self.kill)
+        self.killed_by = ""
+        self.dog = Watchdog(
+            TARGET, self.guards, self.fleet, self.record, self.event, self.kill, lambda: self.killed_by
+        )
 
     def event(self, what: str, /, **details: Any) -> None:
         self.events.append((what, details))
@@ -85,6 +88,10 @@ class Watched:
         }
         self.fleet.receive(json.dumps(report).encode())
 
+    def refuse(self, store: str, what: str) -> None:
+        """Report that shadow work was refused."""
+        self.fleet.refusals.append({"service": "gateway", "store": store, "what": what, "trace_id": "ab"})
+
     async def watch(self, seconds: float, latency_ms: float | None = None) -> None:
         """Watch for a while; meanwhile real users are served at a latency."""
         watching = asyncio.create_task(self.dog.watch(self.generator, self.audit))
@@ -108,6 +115,37 @@ def test_a_leak_kills_the_run_and_stops_sending() -> None:
     assert watched.killed == 1
     assert watched.record.leaks == [LEAK]
     assert [details["trace_id"] for what, details in watched.events if what == "leak"] == ["ab" * 16]
+
+
+def test_a_lost_mark_kills_the_run_and_stops_sending() -> None:
+    """Where shadow and real work cannot be told apart the run ends; other refusals do not end it."""
+    # GIVEN a run in which shadow work was refused at a store
+    watched = Watched()
+    watched.refuse("orders", "not one of the target's stores")
+    asyncio.run(watched.watch(1.5))
+    assert (watched.generator.stopped, watched.killed) == ("", 0)
+    # WHEN a service says that it lost the mark
+    watched.refuse(LOST, "took from a queue what may be anybody's")
+    asyncio.run(watched.watch(5.0))
+    # THEN the run is stopped and killed, and that is noted
+    assert watched.generator.stopped == (
+        "service 'gateway' lost the mark: took from a queue what may be anybody's"
+    )
+    assert watched.killed == 1
+    assert ("mark lost", "gateway") in [(what, told.get("service")) for what, told in watched.events]
+
+
+def test_a_run_that_was_killed_from_outside_stops_sending() -> None:
+    """Whoever killed the run is noted once, and the generator stops."""
+    # GIVEN a run that somebody killed
+    watched = Watched()
+    watched.killed_by = "ann@here"
+    # WHEN it is watched
+    asyncio.run(watched.watch(5.0))
+    # THEN it stops for that
+    assert watched.generator.stopped == "the run was killed by ann@here"
+    assert watched.record.killed_by == "ann@here"
+    assert [details for what, details in watched.events if what == "killed"] == [{"by": "ann@here"}]
 
 
 def test_slow_real_users_stop_the_run() -> None:

@@ -147,3 +147,46 @@ def test_text_from_the_run_is_escaped(make_run, tmp_path):
         proof.real_users,
     ):
         assert "<img" not in piece(run)._repr_html_()
+
+
+def test_what_production_gained_is_split_by_who_accounts_for_it(make_run, tmp_path):
+    """What is covered by time only, and what nobody accounts for, each in a column; with examples."""
+    # Given
+    run = make_run(tmp_path / "counted")
+    changes = {
+        "unit": "transactions",
+        "seen": 12,
+        "attributed": 7,
+        "opaque": 3,
+        "background": 1,
+        "expired": 0,
+        "unattributed": 2,
+    }
+    example = {"where": "shop.orders", "what": "transaction 0-1-9: insert shop.orders (1)"}
+    stores = [{"name": "market", "kind": "mariadb", "changes": {**changes, "examples": [example]}}]
+    nothing = {
+        "login_refused": {"tried": 0, "refused": 0},
+        "changes": {"unit": "", "seen": 0, "attributed": 0},
+    }
+    run.write_isolation({"stores": [*stores, {"name": "notes", "kind": "sqlite", **nothing}]})
+    # When
+    said = words(proof.isolation(run))
+    # Then
+    assert "covered by time only written outside of requests expired by the server nobody" in said
+    assert "market transactions 12 7 3 1 0 2" in said
+    assert "market: transaction 0-1-9: insert shop.orders (1)" in said
+    assert "notes sqlite not proven not tried — — not seen" in said
+
+
+def test_a_leak_shows_where_it_stands_in_the_log(make_run, tmp_path):
+    """Transaction, position, time and evidence, where they are known."""
+    # Given
+    run = make_run(tmp_path / "leaked")
+    leak = {"store": "market", "where": "shop.orders", "what": "insert", "trace_id": "ab" * 16}
+    known = {"transaction": "0-1-9", "position": "binlog.000001:17", "evidence": "(4, plc-x)"}
+    run.write_isolation({"leaks": [{**leak, **known, "time_ns": 1_795_000_000_000_000_000}]})
+    # When
+    said = words(proof.isolation(run))
+    # Then
+    place = "transaction 0-1-9, position binlog.000001:17: (4, plc-x)"
+    assert f"shop.orders, 2026-11-18 11:06:40 UTC, {place}" in said
