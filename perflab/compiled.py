@@ -32,7 +32,8 @@ def compiled(function: F) -> F:
     It makes no arrays, slices included: without numba's reference counts, which would be kept for every array
     of every call, a function called per span costs a fifth.
     """
-    return cast("F", numba.njit(nogil=True, _nrt=False)(function))
+    options: dict[str, Any] = {"nogil": True, "_nrt": False}
+    return cast("F", numba.njit(**options)(function))
 
 
 def entrance(*arguments: Any) -> Callable[[F], F]:

@@ -26,7 +26,17 @@ from perflab.trace.store import CATEGORIES, check_file, from_arrow, span_files
 BATCH_SPANS = 128 * 1024
 """Spans in a batch, at least, unless there are no more."""
 
-ANALYSED = ("trace_id", "span_id", "parent_span_id", "service", "name", "kind", "host", "start_ns", "duration_ns")
+ANALYSED = (
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "service",
+    "name",
+    "kind",
+    "host",
+    "start_ns",
+    "duration_ns",
+)
 """The columns no analysis can do without."""
 
 _EMPTY = {"status": "unset", "shadow": False, "scheduled_ns": 0}
@@ -83,7 +93,9 @@ class SpanScan:
         """Whether any span has links."""
         return any(high != "" for _, high in self._bounds("links"))
 
-    def batches(self, columns: Iterable[str] = SPAN_COLUMNS, least: int = BATCH_SPANS) -> Iterator[pd.DataFrame]:
+    def batches(
+        self, columns: Iterable[str] = SPAN_COLUMNS, least: int = BATCH_SPANS
+    ) -> Iterator[pd.DataFrame]:
         """Read everything.
 
         Parameters

@@ -58,7 +58,11 @@ def test_portions_do_not_matter(values: list[int], cut: int, data: st.DataObject
 def test_groups_are_apart():
     """A group's quantiles are of its own values; a group without any has none."""
     both = Histograms.of(np.array([10, 20, 30, 1000]), np.array([0, 0, 0, 2]))
-    assert (both.quantile(0.5), both.quantile(0.5, 2), both.of_group(2).quantile(1.0)) == (20.0, 1000.5, 1000.5)
+    assert (both.quantile(0.5), both.quantile(0.5, 2), both.of_group(2).quantile(1.0)) == (
+        20.0,
+        1000.5,
+        1000.5,
+    )
     assert math.isnan(both.quantile(0.5, 1))
     assert both.size(1) == 0
     assert math.isnan(Histograms.merge().quantile(0.5))

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 from attached_service import (
-    PAUSE_S,
     Service,
+    allow_pauses,
     attempt,
     forget,
     is_refused,
-    kept,
     marked,
     noted,
     poll,
@@ -130,14 +129,14 @@ def go_stale(mark: dict[str, Any]) -> list[Any]:
     from perflab.shadow.scope import process
 
     source, process.control._source = process.control._source, "/nowhere/control.json"
-    control.STALE_AFTER_S = kept["stale_after_s"]
+    allow_pauses(False)
     try:
         live = attempt(lambda: process.control.is_live(mark["tag"]))
         wait_for(lambda: process.control.age_s > control.STALE_AFTER_S, "the list is stale")
         return [live, *require(mark)[:1]]
     finally:
         process.control._source = source
-        control.STALE_AFTER_S = PAUSE_S
+        allow_pauses(True)
         poll()
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from attached_service import Service, wait_for
+from attached_service import Service, allow_pauses, wait_for
 from isolation import inside
 from two_sides import TestRun
 
@@ -108,6 +108,7 @@ def hide_control(stage: Stage, run: TestRun) -> None:
     aside = control.with_suffix(".aside")
     stage.publisher._closed.set()  # the controller stops publishing, as when it dies
     stage.publisher._thread.join()
+    stage.service.call(allow_pauses, False)
     control.rename(aside)
     try:
         wait_for(lambda: stage.work(mark)["done"] == {}, "the list is stale", 8.0)
@@ -118,6 +119,7 @@ def hide_control(stage: Stage, run: TestRun) -> None:
         stage.publisher._thread = threading.Thread(target=stage.publisher._republish, daemon=True)
         stage.publisher._thread.start()
         stage.publisher.publish()
+        stage.service.call(allow_pauses, True)
     expect_to_go_on(stage, run)
 
 
