@@ -16,21 +16,15 @@ from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from perflab.analysis.entity import find_entities
 from perflab.analysis.frames import fold_stacks
 from perflab.analysis.markup import html_result, show_counts
 from perflab.analysis.pathtable import Walked, entity_table, exclusive_table, request_table, stretches
-from perflab.analysis.population import Population, find_linked, take_population
-from perflab.analysis.walk import APART, ON_PATH, Tree, walk_back
+from perflab.analysis.traversal import refusals, traverse
+from perflab.analysis.walk import APART, ON_PATH
 from perflab.errors import AnalysisError
-from perflab.trace.schema import KINDS, check_spans
-from perflab.trace.skew import align
-from perflab.trace.tree import Forest, link
-
-Int64s = npt.NDArray[np.int64]
+from perflab.trace.schema import check_spans
 
 COMPATIBLE = ("crisp",)
 _SHOWN = ("entity", "kind", "calls", "share_ratio", "mean_ms", "p50_ms", "p95_ms", "p99_ms")
@@ -165,14 +159,8 @@ def critical_path(spans: pd.DataFrame, compat: str | None = None) -> CriticalPat
     if compat is not None and compat not in COMPATIBLE:
         raise AnalysisError(f"there is no rule compat={compat!r}; there are None (strict) and {COMPATIBLE}")
     check_spans(spans)
-    is_crisp = compat == "crisp"
-    forest = link(spans)
-    population = take_population(spans, forest)
-    entities = find_entities(spans, forest, with_edges=not is_crisp)
-    tree, adjusted = _derive(spans, forest, is_crisp=is_crisp)
-    is_root = population.is_root & ~tree.is_detached
-    walk = walk_back(tree, is_root, population.is_taken, crisp=is_crisp)
-    walked = Walked.of(spans, forest, entities, tree, walk, is_root)
+    traversal = traverse(spans, crisp=compat == "crisp")
+    walked, counts = traversal.walked, traversal.counts()
     entries = request_table(walked)
     table = entity_table(walked, ON_PATH)
     total_ns = int(entries["duration_ns"].sum())
@@ -183,79 +171,8 @@ def critical_path(spans: pd.DataFrame, compat: str | None = None) -> CriticalPat
         entries=entries,
         exclusive=exclusive_table(walked, entries),
         asynchronous=entity_table(walked, APART),
-        counts=MappingProxyType(_count(walked, population) | adjusted),
-        refused=_refusals(population, forest),
+        counts=MappingProxyType(counts),
+        refused=refusals(counts),
         rule=compat or "strict",
         walked=walked,
     )
-
-
-def _derive(spans: pd.DataFrame, forest: Forest, *, is_crisp: bool) -> tuple[Tree, dict[str, int]]:
-    """Return the tree on derived times, and how many spans were adjusted."""
-    raw_ns = spans["duration_ns"].to_numpy()
-    alignment = None if is_crisp else align(spans, forest)
-    start = spans["start_ns"].to_numpy() if alignment is None else alignment.start_ns
-    kind = spans["kind"].array
-    parent_row = forest.parent_row
-    has_parent = parent_row >= 0
-    is_call = has_parent & np.asarray(kind == "server") & np.asarray(kind == "client")[parent_row]
-    is_message = has_parent & np.asarray(kind == "consumer") & np.asarray(kind == "producer")[parent_row]
-    tree = Tree(
-        parent_row=parent_row,
-        start_ns=start,
-        end_ns=start + np.maximum(raw_ns, 0),
-        span_id=spans["span_id"].to_numpy(),
-        kind_rank=_kind_rank(kind),
-        order=forest.order,
-        is_call=is_call,
-        is_detached=np.zeros_like(is_message) if is_crisp else is_message | find_linked(spans, forest),
-    )
-    return tree, {
-        "shifted": alignment.shifted if alignment else 0,
-        "centred": alignment.centred if alignment else 0,
-        "negative_durations": int((raw_ns < 0).sum()),
-    }
-
-
-def _kind_rank(kind: pd.Categorical) -> Int64s:
-    last = len(KINDS)
-    ranks = [KINDS.index(text) if text in KINDS else last for text in kind.categories]
-    found: Int64s = np.array([*ranks, last + 1], dtype=np.int64)[kind.codes]
-    return found
-
-
-def _count(walked: Walked, population: Population) -> dict[str, int]:
-    forest, walk = walked.forest, walked.walk
-    return {
-        "traces": len(np.unique(forest.trace_code[walked.roots])),
-        "requests": len(walked.roots),
-        "spans": int(population.is_taken.sum()),
-        "roots": forest.roots,
-        "orphans": forest.orphans,
-        "duplicates": forest.duplicates,
-        "cycles": forest.cycles,
-        "unanswered": population.unanswered,
-        "real_traces_left_out": population.real_traces_left_out,
-        "clipped": int(walk.is_clipped.sum()),
-        "abandoned": int(walk.is_abandoned.sum()),
-        "asynchronous": int(walk.is_asynchronous.sum()),
-    }
-
-
-def _refusals(population: Population, forest: Forest) -> tuple[str, ...]:
-    refused = []
-    if population.real_traces_left_out:
-        refused.append(
-            f"{population.real_traces_left_out:,} unmarked traces left out: marked and real traffic "
-            "are never pooled"
-        )
-    if population.unanswered:
-        refused.append(
-            f"{population.unanswered:,} requests were never answered: there is no end to walk back from; "
-            "they are weighed in the latency"
-        )
-    if forest.orphans:
-        refused.append(f"{forest.orphans:,} fragments left out: their parent span never arrived")
-    if forest.cycles:
-        refused.append(f"{forest.cycles:,} cycles of spans that name each other as parent left out")
-    return tuple(refused)

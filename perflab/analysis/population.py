@@ -7,6 +7,7 @@ that was never answered has no end to walk back from; it is counted here and wei
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class Population:
     real_traces_left_out: int
 
 
-def take_population(spans: pd.DataFrame, forest: Forest) -> Population:
+def take_population(spans: pd.DataFrame, forest: Forest, has_marked: bool | None = None) -> Population:
     """Choose the traces to analyse.
 
     Parameters
@@ -58,6 +59,8 @@ def take_population(spans: pd.DataFrame, forest: Forest) -> Population:
         A span table.
     forest : Forest
         ``link(spans)``.
+    has_marked : bool, optional
+        Whether there are marked traces in the table that ``spans`` is a part of; left out, it is the whole.
 
     Returns
     -------
@@ -69,7 +72,8 @@ def take_population(spans: pd.DataFrame, forest: Forest) -> Population:
     is_linked = head >= 0
     is_root = is_linked & (head == np.arange(len(spans))) & ~forest.is_orphan
     marked = marked_traces(spans, forest)
-    is_right = marked[forest.trace_code] if marked.any() else np.ones(len(spans), dtype=bool)
+    marked_only = bool(marked.any()) if has_marked is None else has_marked
+    is_right = marked[forest.trace_code] if marked_only else np.ones(len(spans), dtype=bool)
     answered = is_answered(spans)
     taken_root = is_root & is_right & answered
     is_taken = np.zeros(len(spans), dtype=bool)
@@ -78,7 +82,7 @@ def take_population(spans: pd.DataFrame, forest: Forest) -> Population:
         is_taken=is_taken,
         is_root=taken_root,
         unanswered=int((is_root & is_right & ~answered).sum()),
-        real_traces_left_out=int((~marked).sum()) if marked.any() else 0,
+        real_traces_left_out=int((~marked).sum()) if marked_only else 0,
     )
 
 
@@ -131,11 +135,12 @@ def _in_marked_trace(spans: pd.DataFrame) -> Mask:
     return marked
 
 
-def find_linked(spans: pd.DataFrame, forest: Forest) -> Mask:
+def find_linked(spans: pd.DataFrame, forest: Forest, traces: Container[str] | None = None) -> Mask:
     """Return per row whether a link ties it to what it follows, so that nobody waits for it.
 
     A child that links to its own parent follows from it. A root that links into another trace of the
     table is that trace's asynchronous work; one that links elsewhere is an entry like any other.
+    ``traces`` are the ids of the table that ``spans`` is a part of, if it is one.
     """
     linked = np.zeros(len(spans), dtype=bool)
     texts = spans["links"]
@@ -144,14 +149,15 @@ def find_linked(spans: pd.DataFrame, forest: Forest) -> Mask:
         return linked
     trace_id: Any = spans["trace_id"].array
     span_id = spans["span_id"].to_numpy()
-    known = {str(text) for text in trace_id.categories[np.unique(trace_id.codes)]}
+    if traces is None:
+        traces = {str(text) for text in trace_id.categories[np.unique(trace_id.codes)]}
     for row, text in zip(rows.tolist(), texts.iloc[rows].tolist(), strict=True):
         parent = int(forest.parent_row[row])
         for linked_trace, linked_span in _read_links(text):
             if parent >= 0:
                 linked[row] |= linked_span == int(span_id[parent])
             elif not forest.is_orphan[row]:
-                linked[row] |= linked_trace != str(trace_id[row]) and linked_trace in known
+                linked[row] |= linked_trace != str(trace_id[row]) and linked_trace in traces
     return linked
 
 

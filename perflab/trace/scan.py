@@ -1,8 +1,8 @@
 """Span tables larger than memory: read in batches of whole traces, of the columns that are needed.
 
-The files of `perflab.trace.store` are sorted by trace and say of each row group where its traces begin. So any
-number of files can be read side by side, a few row groups at a time, and no trace is ever in two batches. What
-is true of all spans (how many, from when to when, whether any is marked) is known before any is read.
+The files of `perflab.trace.store` are sorted by trace and say of each row group where its traces begin. So
+any number of files can be read side by side, a few row groups at a time, and no trace is ever in two batches.
+What is true of all spans (how many, from when to when, whether any is marked) is known before any is read.
 """
 
 from __future__ import annotations

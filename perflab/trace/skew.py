@@ -90,7 +90,7 @@ def clock_offsets(spans: pd.DataFrame, forest: Forest | None = None) -> pd.DataF
     return calls.pairs
 
 
-def align(spans: pd.DataFrame, forest: Forest) -> Alignment:
+def align(spans: pd.DataFrame, forest: Forest, clocks: pd.DataFrame | None = None) -> Alignment:
     """Put each tree's spans on the clock of its head.
 
     Every cross-host CLIENT->SERVER subtree is shifted by its pair's offset; a callee that still sticks
@@ -102,6 +102,8 @@ def align(spans: pd.DataFrame, forest: Forest) -> Alignment:
         A span table.
     forest : Forest
         ``link(spans)``.
+    clocks : pandas.DataFrame, optional
+        Offsets that are known, as from `clock_offsets`; pairs of hosts that are not there are estimated.
 
     Returns
     -------
@@ -109,7 +111,7 @@ def align(spans: pd.DataFrame, forest: Forest) -> Alignment:
         Shifting all times of one host by any amount changes no start relative to its tree's head.
     """
     raw = spans["start_ns"].to_numpy()
-    calls = _Calls.of(spans, forest)
+    calls = _Calls.of(spans, forest, clocks)
     if not calls.rows.size:
         return Alignment(raw.copy(), calls.pairs, 0, 0)
     duration = np.maximum(spans["duration_ns"].to_numpy(), 0)
@@ -141,7 +143,7 @@ class _Calls:
     pairs: pd.DataFrame
 
     @classmethod
-    def of(cls, spans: pd.DataFrame, forest: Forest) -> _Calls:
+    def of(cls, spans: pd.DataFrame, forest: Forest, clocks: pd.DataFrame | None = None) -> _Calls:
         kind = spans["kind"].array
         host = spans["host"].array
         parent_row = forest.parent_row
@@ -151,20 +153,34 @@ class _Calls:
         callee = np.flatnonzero(is_call)
         caller = parent_row[callee]
 
-        start = spans["start_ns"].to_numpy()
-        duration = np.maximum(spans["duration_ns"].to_numpy(), 0)
-        most = start[callee] - start[caller]
-        least = most + duration[callee] - duration[caller]
         pair, pairs = _number_pairs(host, caller, callee)
-        by_pair = np.argsort(pair, kind="stable")
-        bounds = np.searchsorted(pair[by_pair], np.arange(len(pairs) + 1)).tolist()
-        found = [
-            _agreed_offset(least[by_pair[begin:end]], most[by_pair[begin:end]])
-            for begin, end in pairwise(bounds)
-        ]
+        known = _known(clocks)
+        hosts = list(zip(pairs["caller_host"].tolist(), pairs["callee_host"].tolist(), strict=True))
+        if all(two in known for two in hosts):
+            found = [known[two] for two in hosts]
+        else:
+            start = spans["start_ns"].to_numpy()
+            duration = np.maximum(spans["duration_ns"].to_numpy(), 0)
+            most = start[callee] - start[caller]
+            least = most + duration[callee] - duration[caller]
+            by_pair = np.argsort(pair, kind="stable")
+            bounds = np.searchsorted(pair[by_pair], np.arange(len(pairs) + 1)).tolist()
+            found = [
+                known.get(two) or _agreed_offset(least[by_pair[begin:end]], most[by_pair[begin:end]])
+                for two, (begin, end) in zip(hosts, pairwise(bounds), strict=True)
+            ]
         pairs["agreeing"] = np.array([agreeing for agreeing, _ in found], dtype=np.int64)
         pairs["offset_ns"] = np.array([offset for _, offset in found], dtype=np.int64)
         return cls(callee, pair, pairs)
+
+
+def _known(clocks: pd.DataFrame | None) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return how many calls agree on the offset of each pair of hosts, and the offset."""
+    if clocks is None:
+        return {}
+    columns = ("caller_host", "callee_host", "agreeing", "offset_ns")
+    rows = zip(*(clocks[name].tolist() for name in columns), strict=True)
+    return {(caller, callee): (agreeing, offset) for caller, callee, agreeing, offset in rows}
 
 
 def _number_pairs(host: pd.Categorical, caller: Int64s, callee: Int64s) -> tuple[Int64s, pd.DataFrame]:

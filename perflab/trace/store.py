@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +63,97 @@ def write_spans(spans: pd.DataFrame, path: str | Path, *, row_group_spans: int =
     TraceError
         If the file cannot be written; nothing is left behind.
     """
-    path = Path(path)
-    table = sort_spans(check_spans(spans))
-    for name, dtype in SPAN_COLUMNS.items():
-        if dtype in ("category", "str") and table[name].isna().any():
-            raise SchemaError(f"column {name!r} of the span table has missing values; '' means none")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(aside, _SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-            for start, end in _row_groups(table["trace_id"].array, row_group_spans):
+    with SpanWriter(path, row_group_spans=row_group_spans) as writer:
+        writer.write(spans)
+    return writer.path
+
+
+class SpanWriter:
+    """Write a span table larger than memory, part by part, to one Parquet file that appears when it is whole.
+
+    Use it as a context manager. If the block ends with an error, nothing is left behind and a file that was
+    there before stays.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; its directory is made if need be. An existing file is replaced.
+    row_group_spans : int
+        Spans in a row group, at most, unless one trace alone has more.
+    """
+
+    def __init__(self, path: str | Path, *, row_group_spans: int = ROW_GROUP_SPANS) -> None:
+        self.path = Path(path)
+        self.spans = 0
+        self._limit = row_group_spans
+        self._aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._last = ""
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> SpanWriter:
+        with self._cleaning_up():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(
+                self._aside, _SCHEMA, compression="zstd", write_page_checksum=True
+            )
+        return self
+
+    def write(self, spans: pd.DataFrame) -> None:
+        """Write the next part.
+
+        Parameters
+        ----------
+        spans : pandas.DataFrame
+            A span table of whole traces; their ids sort after those of the parts before.
+
+        Raises
+        ------
+        SchemaError
+            If it is no span table, a text column has empty cells (use ``""``), or its traces do not come
+            after those that are written.
+        TraceError
+            If it cannot be written.
+        """
+        table = sort_spans(check_spans(spans))
+        for name, dtype in SPAN_COLUMNS.items():
+            if dtype in ("category", "str") and table[name].isna().any():
+                raise SchemaError(f"column {name!r} of the span table has missing values; '' means none")
+        if len(table):
+            first, last = str(table["trace_id"].iloc[0]), str(table["trace_id"].iloc[-1])
+            if self.spans and first <= self._last:
+                raise SchemaError(
+                    f"trace {first} comes after {self._last} in {self.path}: parts must be sorted"
+                )
+            self._last = last
+        writer = self._writer
+        if writer is None:
+            raise TraceError(f"{self.path} is not open: use SpanWriter in a with statement")
+        with self._cleaning_up():
+            for start, end in _row_groups(table["trace_id"].array, self._limit):
                 writer.write_table(_to_arrow(table.iloc[start:end]), row_group_size=max(end - start, 1))
-        aside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise TraceError(f"cannot write {len(table)} spans to {path}: {error}") from error
-    return path
+        self.spans += len(table)
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        writer, self._writer = self._writer, None
+        if kind is not None:
+            with contextlib.suppress(OSError, pa.ArrowException):
+                if writer is not None:
+                    writer.close()
+            with contextlib.suppress(OSError):
+                self._aside.unlink(missing_ok=True)
+        elif writer is not None:
+            with self._cleaning_up():
+                writer.close()
+                self._aside.replace(self.path)
+
+    @contextlib.contextmanager
+    def _cleaning_up(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._aside.unlink(missing_ok=True)
+            raise TraceError(f"cannot write spans to {self.path}: {error}") from error
 
 
 def read_spans(path: str | Path) -> pd.DataFrame:
