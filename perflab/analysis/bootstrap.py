@@ -55,8 +55,17 @@ class Resampling:
         """Plan for requests that began at ``start_ns`` (ascending); the same seed draws the same."""
         size = len(start_ns)
         cells = max(1, min(size, _MAX_CELLS))
-        span_s = float(start_ns[-1] - start_ns[0]) / NS_PER_S if size > 1 else 0.0
-        in_a_second = cells / span_s if span_s > 0 else 1.0
+        span_ns = int(start_ns[-1]) - int(start_ns[0]) if size > 1 else 0
+        return cls._plan(size, cells, span_ns, seed, rounds)
+
+    @classmethod
+    def over(cls, cells: int, span_ns: int, *, seed: int = 0, rounds: int = _ROUNDS) -> Resampling:
+        """Plan for equal slices of a time of ``span_ns``, instead of requests."""
+        return cls._plan(cells, cells, span_ns, seed, rounds)
+
+    @classmethod
+    def _plan(cls, size: int, cells: int, span_ns: int, seed: int, rounds: int) -> Resampling:
+        in_a_second = cells / (span_ns / NS_PER_S) if span_ns > 0 else 1.0
         block = max(math.ceil(cells ** (1 / 3)), math.ceil(in_a_second))
         block = max(1, min(block, cells // _MIN_BLOCKS))
         rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ lets the queue go, too (see `perflab.analysis.waiting`). The ranking is not touc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from perflab.analysis.difference import compare_paths, empty_differences
 from perflab.analysis.entity import EDGE
 from perflab.analysis.markup import html_result, show_counts
 from perflab.analysis.pattern import WAITING, Diagnosis, Finding
-from perflab.analysis.ranking import MIN_LEAD, empty_ranking, rank
+from perflab.analysis.ranking import ALL, MIN_LEAD, empty_ranking, rank
 from perflab.analysis.waiting import Waiting
 
 Mask = npt.NDArray[np.bool_]
@@ -48,7 +48,6 @@ MIN_ENTRY_REQUESTS = 20
 MIN_WEIGHT = 0.15
 """Share of all requests' time that an entity standing out in one entry operation must have to be named."""
 
-ALL = "all"
 _SHOWN = ("rank", "entity", "gain_ms", "low_ms", "high_ms", "share_ratio", "pattern", "advice")
 _TEXTS = ("pattern", "evidence", "advice")
 
@@ -142,14 +141,50 @@ def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Bo
         refused.extend(not_compared)
     requests = len(path.entries)
     if requests < MIN_REQUESTS:
-        sentence = f"Not enough traces: {requests} answered requests, {MIN_REQUESTS} are needed to rank."
-        empty = empty_ranking(path).assign(**{name: pd.Series(dtype="str") for name in _TEXTS})
-        return Bottlenecks(
-            empty, empty, None, TOO_FEW, sentence, differences, path.counts, (*refused, sentence), path
-        )
+        return too_few(requests, path, path.counts, tuple(refused), differences)
     table = rank(path, np.ones(requests, dtype=bool), ALL)
-    by_entry, not_ranked = _rank_entries(path)
-    refused.extend(not_ranked)
+    entry = path.entries["entry"].array
+    by_entry = path.entries.groupby("entry", observed=True)["duration_ns"].agg(["size", "sum"])
+    weights = {str(name): (int(size), int(total)) for name, size, total in by_entry.itertuples()}
+    rankings, not_ranked = rank_entries(weights, lambda name: rank(path, np.asarray(entry == name), name))
+    return conclude(table, rankings, path, path.counts, (*refused, *not_ranked), differences)
+
+
+def too_few(
+    requests: int,
+    path: CriticalPath,
+    counts: Mapping[str, int],
+    refused: tuple[str, ...],
+    differences: pd.DataFrame,
+) -> Bottlenecks:
+    """Answer that there are not enough requests to rank anything."""
+    sentence = f"Not enough traces: {requests} answered requests, {MIN_REQUESTS} are needed to rank."
+    empty = empty_ranking(path).assign(**{name: pd.Series(dtype="str") for name in _TEXTS})
+    return Bottlenecks(empty, empty, None, TOO_FEW, sentence, differences, counts, (*refused, sentence), path)
+
+
+def conclude(
+    table: pd.DataFrame,
+    rankings: Sequence[pd.DataFrame],
+    path: CriticalPath,
+    counts: Mapping[str, int],
+    refused: tuple[str, ...],
+    differences: pd.DataFrame,
+) -> Bottlenecks:
+    """Say what kind of trouble the ranked places are, and name the bottleneck if there is one.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The ranking over all requests, see `perflab.analysis.ranking.rank`.
+    rankings : sequence of pandas.DataFrame
+        Those of single entry operations.
+    path : CriticalPath
+        The walked traces they are of, or some of them.
+    counts, refused, differences
+        As of `Bottlenecks`.
+    """
+    by_entry = pd.concat(rankings, ignore_index=True) if rankings else empty_ranking(path)
     table["stands_out"] |= _stands_out_with_weight(table, by_entry)
     waiting = Waiting(path.walked)
     diagnosis = Diagnosis(path.walked, waiting)
@@ -165,29 +200,41 @@ def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Bo
         answer=NAMED if first else NOTHING,
         sentence=_sentence(first, table),
         differences=differences,
-        counts=path.counts,
-        refused=tuple(refused),
+        counts=counts,
+        refused=refused,
         path=path,
     )
 
 
-def _rank_entries(path: CriticalPath) -> tuple[pd.DataFrame, list[str]]:
-    """Return the rankings of the entry operations, one below the other, and why some have none."""
-    entry = path.entries["entry"].array
-    weight = path.entries.groupby("entry", observed=True)["duration_ns"].sum()
-    heaviest_first = sorted(weight.items(), key=lambda item: (-int(item[1]), str(item[0])))
+def rank_entries(
+    weights: Mapping[str, tuple[int, int]], ranking: Callable[[str], pd.DataFrame]
+) -> tuple[list[pd.DataFrame], list[str]]:
+    """Rank each entry operation on its own.
+
+    Parameters
+    ----------
+    weights : mapping of str to (int, int)
+        The requests of each entry operation, and their summed duration.
+    ranking : callable
+        Returns an entry operation's ranking.
+
+    Returns
+    -------
+    rankings : list of pandas.DataFrame
+        Those of the operations with enough requests, heaviest first.
+    refused : list of str
+        Why others have none.
+    """
+    heaviest_first = sorted(weights.items(), key=lambda item: (-item[1][1], item[0]))
     tables, refused = [], []
-    for name, _ in heaviest_first:
-        among = np.asarray(entry == name)
-        requests = int(among.sum())
+    for name, (requests, _) in heaviest_first:
         if requests < MIN_ENTRY_REQUESTS:
             refused.append(
                 f"{name}: not ranked on its own, {requests} answered requests of {MIN_ENTRY_REQUESTS} needed"
             )
         else:
-            tables.append(rank(path, among, str(name)))
-    ranking = pd.concat(tables, ignore_index=True) if tables else empty_ranking(path)
-    return ranking, refused
+            tables.append(ranking(name))
+    return tables, refused
 
 
 def _stands_out_with_weight(table: pd.DataFrame, by_entry: pd.DataFrame) -> Mask:

@@ -21,7 +21,7 @@ import pandas as pd
 from perflab.analysis.frames import fold_stacks
 from perflab.analysis.markup import html_result, show_counts
 from perflab.analysis.pathtable import Walked, entity_table, exclusive_table, request_table, stretches
-from perflab.analysis.traversal import refusals, traverse
+from perflab.analysis.traversal import Traversal, refusals, traverse
 from perflab.analysis.walk import APART, ON_PATH
 from perflab.errors import AnalysisError
 from perflab.trace.schema import check_spans
@@ -159,7 +159,11 @@ def critical_path(spans: pd.DataFrame, compat: str | None = None) -> CriticalPat
     if compat is not None and compat not in COMPATIBLE:
         raise AnalysisError(f"there is no rule compat={compat!r}; there are None (strict) and {COMPATIBLE}")
     check_spans(spans)
-    traversal = traverse(spans, crisp=compat == "crisp")
+    return tabulate(traverse(spans, crisp=compat == "crisp"), compat or "strict")
+
+
+def tabulate(traversal: Traversal, rule: str) -> CriticalPath:
+    """Make the tables of walked traces; ``rule`` is what they were walked by."""
     walked, counts = traversal.walked, traversal.counts()
     entries = request_table(walked)
     table = entity_table(walked, ON_PATH)
@@ -173,6 +177,6 @@ def critical_path(spans: pd.DataFrame, compat: str | None = None) -> CriticalPat
         asynchronous=entity_table(walked, APART),
         counts=MappingProxyType(counts),
         refused=refusals(counts),
-        rule=compat or "strict",
+        rule=rule,
         walked=walked,
     )

@@ -23,8 +23,11 @@ from perflab.units import NS_PER_MS
 Int64s = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_EXEMPLARS = 3
-_QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+EXEMPLARS = 3
+"""Traces named per entity."""
+
+QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+"""Percentiles of an entity's exclusive times."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +182,7 @@ def entity_table(walked: Walked, lane: int, among: Mask | None = None) -> pd.Dat
     table["calls"] = calls
     table["exclusive_ns"] = total
     table["mean_ms"] = total / np.maximum(calls, 1) / NS_PER_MS
-    for column, quantile in _QUANTILES.items():
+    for column, quantile in QUANTILES.items():
         ranks = [nearest_rank(size, quantile) for size in calls.tolist()]
         table[column] = ascending[first + np.array(ranks, dtype=np.int64) - 1] / NS_PER_MS
     table["covered_ns"] = covered[used]
@@ -223,7 +226,7 @@ def _exemplars(walked: Walked, groups: Sums, used: Int64s) -> list[list[str]]:
     """Return per used entity the ids of the traces with most of its time."""
     trace_id: Any = walked.spans["trace_id"].array
     entities = len(walked.entities.table)
-    most = most_per_group(groups.entity, groups.exclusive_ns, groups.request, entities, _EXEMPLARS)[used]
+    most = most_per_group(groups.entity, groups.exclusive_ns, groups.request, entities, EXEMPLARS)[used]
     ids = trace_id[walked.roots[groups.request[most[most >= 0]]]].astype(object).tolist()
     ends = np.cumsum((most >= 0).sum(axis=1)).tolist()
     return [list(dict.fromkeys(ids[begin:end])) for begin, end in pairwise([0, *ends])]

@@ -83,7 +83,11 @@ class Diagnosis:
         row : mapping
             ``entity kind service name callee mean_ms`` of the ranking's row.
         """
-        code = self.place[str(row["entity"])]
+        code = self.place.get(str(row["entity"]), -1)
+        if code < 0 or not len(self.rows_of[code]):
+            return Finding(
+                "", "in none of the traces that were looked at closely", "Look at its exemplar traces."
+            )
         in_a_row = float(self.per_parent[code])
         if row["kind"] == EDGE:
             return self._edge(row, code, in_a_row)

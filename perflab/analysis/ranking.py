@@ -31,6 +31,9 @@ Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+ALL = "all"
+"""What a ranking over all entry operations has in their place."""
+
 MIN_SHARE = 0.20
 MAX_FLOOR = 0.50
 COUNTED_SHARE = 0.01
@@ -61,9 +64,34 @@ def rank(path: CriticalPath, among: Mask, entry: str) -> pd.DataFrame:
     """
     table = entity_table(path.walked, ON_PATH, among)
     totals, blocks = resampled(path, among, table["entity"].tolist())
-    requests, duration, entities = totals[:, :1], totals[:, 1:2], totals[:, 2:]
-    size = int(among.sum())
     total_ns = int(path.entries["duration_ns"].to_numpy()[among].sum())
+    return add_estimates(table, totals, blocks, int(among.sum()), total_ns, entry)
+
+
+def add_estimates(
+    table: pd.DataFrame, totals: Floats, blocks: int, size: int, total_ns: int, entry: str
+) -> pd.DataFrame:
+    """Turn sums per entity into a ranking.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns of `perflab.analysis.pathtable.entity_table`, most time first; changed in place.
+    totals : float64[rounds, 2 + entities]
+        As of `resampled`, in the order of ``table``.
+    blocks : int
+        Blocks they were drawn from.
+    size, total_ns : int
+        How many requests there are, and their summed duration.
+    entry : str
+        What to call them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of `rank`.
+    """
+    requests, duration, entities = totals[:, :1], totals[:, 1:2], totals[:, 2:]
     exclusive = table["exclusive_ns"].to_numpy()
     gain, share = exclusive / size / NS_PER_MS, exclusive / max(total_ns, 1)
     low, high = interval(entities / requests / NS_PER_MS, gain, blocks)

@@ -6,7 +6,7 @@ memory: `Surroundings` then tells what only the whole table shows.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,7 +108,7 @@ def traverse(
     return Traversal(Walked.of(spans, forest, entities, tree, walk, is_root), population, adjusted)
 
 
-def refusals(counts: dict[str, int]) -> tuple[str, ...]:
+def refusals(counts: Mapping[str, int]) -> tuple[str, ...]:
     """Say what was left out, and why."""
     refused = []
     if counts["real_traces_left_out"]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +53,43 @@ _PHASES = {
     "after": "watching real users again",
     "proof": "proving isolation",
 }
+
+
+@contextmanager
+def following(total: int, of: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on standard error how far long work is: a bar where someone watches, lines where nobody does.
+
+    Parameters
+    ----------
+    total : int
+        How many there are.
+    of : str
+        What they are.
+
+    Yields
+    ------
+    callable
+        To be called with how many are done, and of how many.
+    """
+    if sys.stderr.isatty():
+        from tqdm.auto import tqdm
+
+        with tqdm(total=total, unit=f" {of}", unit_scale=True, leave=False) as bar:
+
+            def advance(done: int, _: int) -> None:
+                bar.update(done - bar.n)
+
+            yield advance
+        return
+    teller, told = Teller(sys.stderr), [0]
+
+    def tell(done: int, of_all: int) -> None:
+        tenth = 10 * done // max(1, of_all)
+        if tenth > told[0]:
+            told[0] = tenth
+            teller.say(f"{done:,} of {of_all:,} {of}")
+
+    yield tell
 
 
 @contextmanager

@@ -27,11 +27,15 @@ def find_spans(source: str, runs: Path) -> pd.DataFrame:
     """Return the spans of a run, by id, directory or 'latest', or of a path."""
     from perflab.trace.store import read_spans
 
+    return read_spans(find_path(source, runs))
+
+
+def find_path(source: str, runs: Path) -> Path:
+    """Return where the spans of a run or of a path lie."""
     path = Path(source)
     if path.exists() and not (path / "run.json").is_file():
-        return read_spans(path)
-    spans: pd.DataFrame = Run.open(source, runs).spans
-    return spans
+        return path
+    return Run.open(source, runs).path / "spans"
 
 
 def print_json(answer: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from perflab.errors import SpanFormatError
-from perflab.trace.schema import SPAN_COLUMNS, check_spans
+from perflab.trace.schema import SPAN_COLUMNS, check_spans, empty_spans
 from perflab.trace.store import CATEGORIES, check_file, from_arrow, span_files
 
 BATCH_SPANS = 128 * 1024
@@ -58,6 +58,8 @@ class SpanScan:
         Whether any span is marked test traffic.
     has_links : bool
         Whether any span links to another.
+    has_outcomes : bool
+        Whether any span is a generated request.
     """
 
     files: tuple[Path, ...]
@@ -92,6 +94,11 @@ class SpanScan:
     def has_links(self) -> bool:
         """Whether any span has links."""
         return any(high != "" for _, high in self._bounds("links"))
+
+    @cached_property
+    def has_outcomes(self) -> bool:
+        """Whether any span has an outcome."""
+        return any(high != "" for _, high in self._bounds("outcome"))
 
     def batches(
         self, columns: Iterable[str] = SPAN_COLUMNS, least: int = BATCH_SPANS
@@ -128,8 +135,8 @@ class SpanScan:
         if size:
             yield _to_spans(kept)
 
-    def sample(self, most_spans: int) -> pd.DataFrame | None:
-        """Read whole traces from row groups all over the files, with every column.
+    def sample(self, most_spans: int) -> pd.DataFrame:
+        """Read whole traces, with every column.
 
         Parameters
         ----------
@@ -138,11 +145,12 @@ class SpanScan:
 
         Returns
         -------
-        pandas.DataFrame or None
-            None where there are several files: then no row group is sure to hold whole traces.
+        pandas.DataFrame
+            Of one file, row groups from all over it. Of several, where no row group is sure to hold whole
+            traces, those with the lowest ids: as good a sample where ids are random.
         """
         if len(self._opened) != 1:
-            return None
+            return next(iter(self.batches(least=most_spans)), empty_spans())
         (file,) = self._opened
         groups = file.metadata.num_row_groups
         wanted = max(1, int(groups * most_spans / max(1, self.spans)))

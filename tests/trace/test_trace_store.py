@@ -138,9 +138,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "dir.parquet" / "x").mkdir(parents=True)
     # Then
-    with pytest.raises(
-        TraceError, match=r"cannot write spans to .*file/a.parquet: .*File exists|Not a dir"
-    ):
+    with pytest.raises(TraceError, match=r"cannot write spans to .*file/a.parquet: .*File exists|Not a dir"):
         write_spans(random_forest(1), tmp_path / "file" / "a.parquet")
     with pytest.raises(TraceError, match=r"dir\.parquet"):
         write_spans(random_forest(1), tmp_path / "dir.parquet")
