@@ -19,7 +19,7 @@ from perflab.analysis.bootstrap import Resampling
 from perflab.analysis.histogram import Histograms
 from perflab.analysis.pathtable import EXEMPLARS, QUANTILES, Sums, Walked, request_table
 from perflab.analysis.ranking import ALL, add_estimates
-from perflab.analysis.summing import most_per_group
+from perflab.analysis.summing import most_per_group, sum_by
 from perflab.analysis.walk import ON_PATH
 from perflab.units import NS_PER_MS
 
@@ -100,18 +100,22 @@ class PathSums:
         entry_of: Int64s = entry[requests["entry"].array.codes] if names else np.zeros(0, dtype=np.int64)
         begun_ns, duration_ns = requests["start_ns"].to_numpy(), requests["duration_ns"].to_numpy()
         at = np.clip((begun_ns - self.begin_ns) // self._width_ns, 0, SLICES - 1)
-        np.add.at(self._requests[:, 0], (entry_of, at), 1)
-        np.add.at(self._requests[:, 1], (entry_of, at), duration_ns)
+        slices = entry_of * SLICES + at
+        shape = self._requests[:, 0].shape
+        self._requests[:, 0] += np.bincount(slices, minlength=shape[0] * SLICES).reshape(shape)
+        self._requests[:, 1] += sum_by(slices, duration_ns, shape[0] * SLICES).reshape(shape)
         _collect(self._latencies, Histograms.of(duration_ns, entry_of))
 
         sums = walked.sums(ON_PATH)
         numbers = self._number_pairs(walked, sums, entry_of)
         width = len(walked.entities.table)
         pair = numbers[entry_of[sums.request] * width + sums.entity]
-        np.add.at(self._sums[:, 0], pair, sums.calls)
-        np.add.at(self._sums[:, 1], pair, sums.exclusive_ns)
-        np.add.at(self._sums[:, 3], pair, 1)
-        np.add.at(self._slices, (pair, at[sums.request]), sums.exclusive_ns)
+        pairs = len(self._pairs)
+        self._sums[:, 0] += sum_by(pair, sums.calls, pairs)
+        self._sums[:, 1] += sum_by(pair, sums.exclusive_ns, pairs)
+        self._sums[:, 3] += np.bincount(pair, minlength=pairs)
+        in_slices = sum_by(pair * SLICES + at[sums.request], sums.exclusive_ns, pairs * SLICES)
+        self._slices += in_slices.reshape(pairs, SLICES)
         self._add_exemplars(requests, pair, sums)
 
         rows = walked.rows(ON_PATH)

@@ -30,6 +30,15 @@ def sort_by_group(values: Int64s, codes: Int64s, groups: int) -> tuple[Int64s, I
     return ascending, offsets
 
 
+@entrance(INTS, INTS, INT)
+def sum_by(codes: Int64s, values: Int64s, groups: int) -> Int64s:
+    """Return the sum of each group's values, exactly; ``codes`` are 0 to ``groups - 1``."""
+    sums = np.zeros(groups, dtype=np.int64)
+    for place in range(len(codes)):
+        sums[codes[place]] += values[place]
+    return sums
+
+
 @entrance(INTS, INTS, INTS, INT, INT)
 def sum_per_request(
     request: Int64s, code: Int64s, exclusive_ns: Int64s, requests: int, entities: int

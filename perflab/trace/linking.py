@@ -126,6 +126,50 @@ def _climb(
     return -1
 
 
+@compiled
+def _put_in_order(
+    members: Int64s,
+    count: int,
+    depth: npt.NDArray[np.int32],
+    start_ns: Int64s,
+    span_id: Ids,
+    kind: Int64s,
+    spare: Int64s,
+    levels: Int64s,
+    order: Int64s,
+    reached: int,
+) -> None:
+    """Write a trace's rows to ``order[reached:]``, by depth, then start, then span id, then kind.
+
+    Rows that come by start already, as files hold them, are only dealt out by depth. ``levels`` is room for a
+    number per depth, all 0 before and after.
+    """
+    deepest = 0
+    is_sorted = True
+    for at in range(count):
+        row = members[at]
+        deepest = max(deepest, depth[row])
+        levels[depth[row] + 1] += 1
+        if at > 0:
+            before = members[at - 1]
+            is_sorted &= start_ns[before] < start_ns[row] or (
+                start_ns[before] == start_ns[row] and span_id[before] < span_id[row]
+            )
+    if is_sorted:
+        for level in range(deepest + 1):
+            levels[level + 1] += levels[level]
+        for at in range(count):
+            row = members[at]
+            order[reached + levels[depth[row]]] = row
+            levels[depth[row]] += 1
+    else:
+        sort_places(members, count, depth, start_ns, span_id, kind, spare)
+        for at in range(count):
+            order[reached + at] = members[at]
+    for level in range(deepest + 2):
+        levels[level] = 0
+
+
 @entrance(INTS, INT, IDS, IDS, INTS, INTS, INTS)
 def link_rows(
     trace_code: Int64s,
@@ -167,7 +211,8 @@ def link_rows(
         slots *= 2
     table, stamps = np.empty(slots, dtype=np.int64), np.full(slots, -1, dtype=np.int64)
     twin = np.empty(size, dtype=np.int64)
-    path, spare = np.empty(longest, dtype=np.int64), np.empty(longest, dtype=np.int64)
+    path, spare, members = np.empty((3, longest), dtype=np.int64)
+    levels = np.zeros(longest + 1, dtype=np.int64)
     state = np.zeros(size, dtype=np.int8)
     parent_row, head_row = np.full(size, -1, dtype=np.int64), np.full(size, -1, dtype=np.int64)
     depth = np.full(size, -1, dtype=np.int32)
@@ -191,6 +236,7 @@ def link_rows(
             state,
             parent_row,
         )
+        count = 0
         for at in range(begin, end):
             row = rows[at]
             if state[row] == _DOUBLE:
@@ -201,10 +247,10 @@ def link_rows(
                 if cut >= 0:
                     is_orphan[cut] = True
                     cycles += 1
-            order[reached] = row
-            reached += 1
-        count = reached - order_offsets[trace]
-        sort_places(order[order_offsets[trace] : reached], count, depth, start_ns, span_id, kind, spare)
+            members[count] = row
+            count += 1
+        _put_in_order(members, count, depth, start_ns, span_id, kind, spare, levels, order, reached)
+        reached += count
         order_offsets[trace + 1] = reached
     doubles = np.flatnonzero(state == _DOUBLE)
     return parent_row, depth, head_row, order[:reached], order_offsets, is_orphan, doubles, cycles

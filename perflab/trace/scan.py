@@ -291,7 +291,7 @@ def _constant(name: str, dtype: str, size: int) -> Any:
     if dtype == "category":
         return pd.Categorical.from_codes(np.zeros(size, np.int8), categories=pd.Index([value], dtype="str"))
     if dtype == "str":
-        return pd.array(pa.repeat("", size), dtype="str")
+        return pd.array(pa.repeat(pa.scalar("", pa.large_string()), size), dtype="str")
     return np.full(size, value, dtype=dtype)
 
 

@@ -300,6 +300,6 @@ def from_arrow(column: pa.ChunkedArray, dtype: str) -> Any:
     chunk = column.unify_dictionaries().combine_chunks()
     if isinstance(chunk, pa.ChunkedArray):
         chunk = pa.concat_arrays(chunk.chunks) if chunk.num_chunks else pa.array([], chunk.type)
-    texts = pd.Index(chunk.dictionary.to_numpy(zero_copy_only=False), dtype="str")
+    texts = pd.Index(pd.array(chunk.dictionary, dtype="str"))
     codes = chunk.indices.to_numpy(zero_copy_only=False)
     return pd.Categorical.from_codes(codes, categories=texts)

@@ -63,7 +63,7 @@ def main() -> None:
         print(f"{written:,} spans in {path.stat().st_size / 1e9:.2f} GB of Parquet", flush=True)
         began = time.monotonic()
         command = [sys.executable, "-m", "perflab", "analyse", str(path)]
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu_s = used.ru_utime + used.ru_stime
         print(
