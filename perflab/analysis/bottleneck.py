@@ -157,7 +157,17 @@ def too_few(
     refused: tuple[str, ...],
     differences: pd.DataFrame,
 ) -> Bottlenecks:
-    """Answer that there are not enough requests to rank anything."""
+    """Answer that there are not enough requests to rank anything.
+
+    Parameters
+    ----------
+    requests : int
+        How many there are.
+    path : CriticalPath
+        What could be walked.
+    counts, refused, differences
+        As of `Bottlenecks`.
+    """
     sentence = f"Not enough traces: {requests} answered requests, {MIN_REQUESTS} are needed to rank."
     empty = empty_ranking(path).assign(**{name: pd.Series(dtype="str") for name in _TEXTS})
     return Bottlenecks(empty, empty, None, TOO_FEW, sentence, differences, counts, (*refused, sentence), path)

@@ -140,7 +140,15 @@ def find_linked(spans: pd.DataFrame, forest: Forest, traces: Container[str] | No
 
     A child that links to its own parent follows from it. A root that links into another trace of the
     table is that trace's asynchronous work; one that links elsewhere is an entry like any other.
-    ``traces`` are the ids of the table that ``spans`` is a part of, if it is one.
+
+    Parameters
+    ----------
+    spans : pandas.DataFrame
+        A span table.
+    forest : Forest
+        ``link(spans)``.
+    traces : container of str, optional
+        The ids of the table that ``spans`` is a part of; left out, it is the whole.
     """
     linked = np.zeros(len(spans), dtype=bool)
     texts = spans["links"]

@@ -32,7 +32,18 @@ def sort_by_group(values: Int64s, codes: Int64s, groups: int) -> tuple[Int64s, I
 
 @entrance(INTS, INTS, INT)
 def sum_by(codes: Int64s, values: Int64s, groups: int) -> Int64s:
-    """Return the sum of each group's values, exactly; ``codes`` are 0 to ``groups - 1``."""
+    """Sum values per group, exactly.
+
+    Parameters
+    ----------
+    codes, values : int64[n]
+        ``codes`` are 0 to ``groups - 1``.
+    groups : int
+
+    Returns
+    -------
+    int64[groups]
+    """
     sums = np.zeros(groups, dtype=np.int64)
     for place in range(len(codes)):
         sums[codes[place]] += values[place]

@@ -203,9 +203,7 @@ def link_rows(
     """
     size = len(trace_code)
     rows, offsets = group(trace_code, traces)
-    longest = 1
-    for trace in range(traces):
-        longest = max(longest, offsets[trace + 1] - offsets[trace])
+    longest = max(1, np.diff(offsets).max()) if traces else 1
     slots = 8
     while slots < 2 * longest:
         slots *= 2
@@ -213,10 +211,9 @@ def link_rows(
     twin = np.empty(size, dtype=np.int64)
     path, spare, members = np.empty((3, longest), dtype=np.int64)
     levels = np.zeros(longest + 1, dtype=np.int64)
-    state = np.zeros(size, dtype=np.int8)
+    state, is_orphan = np.zeros(size, dtype=np.int8), np.zeros(size, dtype=np.bool_)
     parent_row, head_row = np.full(size, -1, dtype=np.int64), np.full(size, -1, dtype=np.int64)
     depth = np.full(size, -1, dtype=np.int32)
-    is_orphan = np.zeros(size, dtype=np.bool_)
     order, order_offsets = np.empty(size, dtype=np.int64), np.zeros(traces + 1, dtype=np.int64)
     cycles = reached = 0
     for trace in range(traces):

@@ -39,7 +39,6 @@ ANALYSED = (
 )
 """The columns no analysis can do without."""
 
-_EMPTY = {"status": "unset", "shadow": False, "scheduled_ns": 0}
 _LAST = "\uffff"
 
 
@@ -126,9 +125,9 @@ class SpanScan:
         wanted = [name for name in SPAN_COLUMNS if name in set(columns)]
         kept: list[pa.Table] = []
         size = 0
-        for part in self._whole_traces(wanted):
-            kept.append(part)
-            size += part.num_rows
+        for parts in self._whole_traces(wanted):
+            kept += parts
+            size += sum(part.num_rows for part in parts)
             if size >= least:
                 yield _to_spans(kept)
                 kept, size = [], 0
@@ -164,7 +163,7 @@ class SpanScan:
                 if file.metadata.row_group(number).num_rows:
                     yield file.bounds(number, column)
 
-    def _whole_traces(self, columns: list[str]) -> Iterator[pa.Table]:
+    def _whole_traces(self, columns: list[str]) -> Iterator[list[pa.Table]]:
         """Read row groups in the order of where they begin; give out the traces nothing more can come of."""
         waiting: list[list[pa.Table]] = [[] for _ in self._opened]
         reached = [0] * len(self._opened)
@@ -178,10 +177,12 @@ class SpanScan:
             if nexts[at] < before:
                 raise SpanFormatError(f"{file.path} is not sorted by trace; write it with write_spans")
             bound = min(nexts)
+            given: list[pa.Table] = []
             for number, tables in enumerate(waiting):
-                whole, rest = _split(tables, bound)
-                waiting[number] = rest
-                yield from whole
+                whole, waiting[number] = _split(tables, bound)
+                given += whole
+            if given:
+                yield given
 
 
 def scan_spans(path: str | Path) -> SpanScan:
@@ -287,12 +288,12 @@ def _to_spans(tables: list[pa.Table]) -> pd.DataFrame:
 
 
 def _constant(name: str, dtype: str, size: int) -> Any:
-    value = _EMPTY.get(name, "")
     if dtype == "category":
+        value = "unset" if name == "status" else ""
         return pd.Categorical.from_codes(np.zeros(size, np.int8), categories=pd.Index([value], dtype="str"))
     if dtype == "str":
         return pd.array(pa.repeat(pa.scalar("", pa.large_string()), size), dtype="str")
-    return np.full(size, value, dtype=dtype)
+    return np.zeros(size, dtype=dtype)
 
 
 def _unreadable(path: Path, error: Exception) -> SpanFormatError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,3 +93,12 @@ class TestFalseDiscovery:
         limit = ascending[max(passing) - 1] if passing else -1.0
         called = false_discovery(np.array(values)) <= level
         assert called.tolist() == [value <= limit for value in values]
+
+
+def test_slices_of_time_are_drawn_in_blocks_of_a_second_at_least():
+    """A minute in 1,024 slices: a block is 18 of them; a day: the cube root, 11."""
+    assert Resampling.over(1024, 60 * 10**9).block == 18
+    assert Resampling.over(1024, 86400 * 10**9).block == 11
+    plan = Resampling.over(1024, 60 * 10**9)
+    sums = plan.sums(np.ones((1024, 1)))
+    assert set((sums[:, 0] / plan.block).tolist()) == {math.ceil(1024 / 18)}

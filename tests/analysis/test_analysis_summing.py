@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perflab.analysis.summing import most_per_group, sort_by_group, sum_per_request
+from perflab.analysis.summing import most_per_group, sort_by_group, sum_by, sum_per_request
 
 _ROWS = st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 5), st.integers(0, 9)), max_size=60)
 
@@ -51,3 +51,12 @@ def test_the_heaviest_of_each_group_come_first(rows):
     for group in range(6):
         places = sorted(np.flatnonzero(code == group).tolist(), key=lambda at: (-weight[at], tie[at]))
         assert found[group].tolist() == [*places[:3], *[-1] * (3 - len(places[:3]))]
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 5), st.integers(-(2**55), 2**55)), max_size=40))
+def test_values_are_summed_exactly(rows):
+    """Group by group, beyond what a float holds."""
+    codes, values = (np.array([row[at] for row in rows], dtype=np.int64) for at in (0, 1))
+    expected = [sum(value for code, value in rows if code == group) for group in range(6)]
+    assert sum_by(codes, values, 6).tolist() == expected

@@ -108,3 +108,31 @@ def test_wrong_input_exits_2(perflab, run: Run, tmp_path: Path, words: list[str]
 def _as_json(column: pd.Series) -> list[object]:
     plain = [item.tolist() if hasattr(item, "tolist") else item for item in column]
     return json.loads(json.dumps([None if item != item else item for item in plain], default=list))
+
+
+def test_a_table_too_large_for_memory_is_read_part_by_part(perflab, run: Run):
+    """The same rows, progress on standard error, and what is a sample is said to be one."""
+    whole = json.loads(perflab("analyse", "latest", "--json").stdout)
+    done = perflab("analyse", "latest", "--json", "--at-once", "100")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    exact = ("rank", "entity", "calls", "exclusive_ns", "gain_ms", "pattern", "advice")
+    assert [[row[name] for name in exact] for row in found["rows"]] == [
+        [row[name] for name in exact] for row in whole["rows"]
+    ]
+    assert (found["first"], found["counts"]) == (whole["first"], whole["counts"])
+    assert set(found["rows"][0]) == set(whole["rows"][0])
+    assert f"{2 * TRACES:,} of {2 * TRACES:,} spans" in done.stderr
+
+
+def test_a_large_table_and_its_baseline_are_sampled(perflab, run: Run):
+    """And the answer says so."""
+    done = perflab("analyse", "latest", "--baseline", "latest", "--at-once", "100")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("left out: latest: a sample of 400 of 400 spans") == 2
+
+
+def test_nothing_at_once_is_wrong_input(perflab, run: Run):
+    """A bound below one span."""
+    done = perflab("analyse", "latest", "--at-once", "0")
+    assert (done.returncode, "--at-once 0 reads nothing" in done.stderr) == (2, True)
