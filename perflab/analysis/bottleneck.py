@@ -27,10 +27,11 @@ import pandas as pd
 
 from perflab.analysis.criticalpath import CriticalPath, critical_path
 from perflab.analysis.difference import compare_paths, empty_differences
-from perflab.analysis.entity import EDGE
 from perflab.analysis.markup import html_result, show_counts
 from perflab.analysis.pattern import WAITING, Diagnosis, Finding
-from perflab.analysis.ranking import ALL, MIN_LEAD, empty_ranking, rank
+from perflab.analysis.ranking import ALL, empty_ranking, rank
+from perflab.analysis.regression import find_regressions, put_first, rank_by_regression
+from perflab.analysis.verdict import evidence, sentence_of_change, sentence_of_share
 from perflab.analysis.waiting import Waiting
 
 Mask = npt.NDArray[np.bool_]
@@ -108,12 +109,14 @@ def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Bo
     spans : pandas.DataFrame
         A span table. Where it holds marked and real traces, only the marked ones are analysed.
     baseline : pandas.DataFrame, optional
-        Another span table: what differs from it is in ``differences``. The ranking does not depend on it.
+        Another span table, of the same system before a change, with less load or without the fault. What
+        got slower since comes first then, see `perflab.analysis.regression`.
 
     Returns
     -------
     Bottlenecks
-        ``gain_ms`` is the sum of an entity's exclusive critical time over the number of requests. Its
+        Without a baseline ``gain_ms`` is the sum of an entity's exclusive critical time over the number of
+        requests; with one, the time an average request would save if the entity were as it was. Its
         limits: what is mended may leave another branch critical (then less is gained), and queues shrink
         with it (then more is). Intervals are by circular block bootstrap over time, seeded: the same
         table gives the same numbers.
@@ -139,15 +142,25 @@ def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Bo
     if baseline is not None:
         differences, not_compared = compare_paths(critical_path(baseline), path, MIN_ENTRY_REQUESTS)
         refused.extend(not_compared)
+        if differences.empty:
+            refused.append("nothing could be compared with the baseline: ranked as without one")
     requests = len(path.entries)
     if requests < MIN_REQUESTS:
         return too_few(requests, path, path.counts, tuple(refused), differences)
-    table = rank(path, np.ones(requests, dtype=bool), ALL)
     entry = path.entries["entry"].array
     by_entry = path.entries.groupby("entry", observed=True)["duration_ns"].agg(["size", "sum"])
     weights = {str(name): (int(size), int(total)) for name, size, total in by_entry.itertuples()}
-    rankings, not_ranked = rank_entries(weights, lambda name: rank(path, np.asarray(entry == name), name))
-    return conclude(table, rankings, path, path.counts, (*refused, *not_ranked), differences)
+
+    def ranked(name: str = ALL) -> pd.DataFrame:
+        among = np.ones(requests, dtype=bool) if name == ALL else np.asarray(entry == name)
+        table = rank(path, among, name)
+        if differences.empty:
+            return table
+        sizes = {one: size for one, (size, _) in weights.items() if name in (ALL, one)}
+        return rank_by_regression(table, find_regressions(differences, sizes))
+
+    rankings, not_ranked = rank_entries(weights, ranked)
+    return conclude(ranked(), rankings, path, path.counts, (*refused, *not_ranked), differences)
 
 
 def too_few(
@@ -195,7 +208,8 @@ def conclude(
         As of `Bottlenecks`.
     """
     by_entry = pd.concat(rankings, ignore_index=True) if rankings else empty_ranking(path)
-    table["stands_out"] |= _stands_out_with_weight(table, by_entry)
+    if differences.empty:
+        table["stands_out"] |= _stands_out_with_weight(table, by_entry)
     waiting = Waiting(path.walked)
     diagnosis = Diagnosis(path.walked, waiting)
     findings = {row["entity"]: diagnosis.find(row) for row in table.to_dict("records")}
@@ -203,12 +217,14 @@ def conclude(
     first = _name(table, by_entry, waiting)
     if first:
         table["stands_out"] |= table["entity"] == first["entity"]
+    if first and not differences.empty:
+        table = put_first(table, first["entity"])
     return Bottlenecks(
         table=table,
         by_entry=by_entry,
         first=first,
         answer=NAMED if first else NOTHING,
-        sentence=_sentence(first, table),
+        sentence=sentence_of_share(first, table) if differences.empty else sentence_of_change(first, table),
         differences=differences,
         counts=counts,
         refused=refused,
@@ -256,27 +272,11 @@ def _stands_out_with_weight(table: pd.DataFrame, by_entry: pd.DataFrame) -> Mask
 def _explain(table: pd.DataFrame, findings: Mapping[str, Finding]) -> pd.DataFrame:
     rows = table.to_dict("records")
     found = [findings[row["entity"]] for row in rows]
-    return table.assign(
+    return table.drop(columns="change", errors="ignore").assign(
         pattern=[finding.pattern for finding in found],
-        evidence=[_evidence(row, finding) for row, finding in zip(rows, found, strict=True)],
+        evidence=[evidence(row, finding.evidence) for row, finding in zip(rows, found, strict=True)],
         advice=[finding.advice for finding in found],
     )
-
-
-def _evidence(row: Mapping[str, Any], finding: Finding) -> str:
-    where = f"between {row['caller']} and {row['callee']}" if row["kind"] == EDGE else f"in {row['service']}"
-    text = (
-        f"{row['share_ratio']:.0%} of the time {_of_what(row['entry'])} "
-        f"(95 % interval {row['share_low_ratio']:.0%} to {row['share_high_ratio']:.0%}), {where}; "
-        f"{row['gain_ms']:.3g} ms per request ({row['low_ms']:.3g} to {row['high_ms']:.3g} ms); "
-        f"{row['calls_per_request']:.2g} calls per request on the critical path, "
-        f"{row['mean_ms']:.3g} ms each, p99 {row['p99_ms']:.3g} ms"
-    )
-    return f"{text}; {finding.evidence}" if finding.evidence else text
-
-
-def _of_what(entry: str) -> str:
-    return "of all requests" if entry == ALL else f"of {entry!r}"
 
 
 def _name(table: pd.DataFrame, by_entry: pd.DataFrame, waiting: Waiting) -> dict[str, Any] | None:
@@ -303,31 +303,3 @@ def _name(table: pd.DataFrame, by_entry: pd.DataFrame, waiting: Waiting) -> dict
         row["in_entry_share_ratio"] = entry["share_ratio"]
         row["in_entry_gain_ms"] = entry["gain_ms"]
     return row
-
-
-def _sentence(first: Mapping[str, Any] | None, table: pd.DataFrame) -> str:
-    if first is None:
-        if not len(table):
-            return "Nothing stands out: there is no time to share."
-        row = table.iloc[0]
-        return (
-            f"Nothing stands out: the largest part, {row['entity']}, is {row['share_ratio']:.0%} of the time "
-            f"of all requests; without it a request would take {row['gain_ms']:.3g} ms less."
-        )
-    if "waits_at" in first:
-        return (
-            f"{first['entity']} holds requests up most: it is {first['holds_ratio']:.0%} of what the workers "
-            f"behind {first['waits_at']} are busy with, and requests wait there {first['waits_ms']:.3g} ms "
-            f"on average to be accepted; its own time is {first['gain_ms']:.3g} ms of an average request."
-        )
-    text = (
-        f"{first['entity']} holds requests up most: {first['share_ratio']:.0%} of the time of all requests. "
-        f"Without it an average request would take {first['gain_ms']:.3g} ms less "
-        f"(95 % interval {first['low_ms']:.3g} to {first['high_ms']:.3g} ms)"
-    )
-    if first.get("in_entry_share_ratio", 0.0) >= MIN_LEAD * first["share_ratio"]:
-        text += (
-            f"; of {first['in_entry']!r} it is {first['in_entry_share_ratio']:.0%}, "
-            f"{first['in_entry_gain_ms']:.3g} ms per request"
-        )
-    return text + "."
