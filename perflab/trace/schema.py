@@ -172,12 +172,24 @@ def _column(name: str, dtype: str, values: Sequence[Any] | np.ndarray | None, si
         if dtype == "category":
             if isinstance(values, pd.Categorical):
                 return values
-            return pd.Series(values, dtype="str").astype("category").array
+            return _categories(values)
         if dtype == "str":
             return pd.array(values, dtype="str")
         return np.asarray(values, dtype=dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise SchemaError(f"column {name!r} cannot be read as {dtype}: {error}") from error
+
+
+def _categories(values: Sequence[Any] | np.ndarray) -> pd.Categorical:
+    """Return texts as a categorical, its categories sorted."""
+    codes, texts = pd.factorize(np.asarray(values, dtype=object))
+    if not all(type(text) is str for text in texts):
+        return pd.Series(values, dtype="str").astype("category").array
+    by_text = np.argsort(texts, kind="stable")
+    place = np.empty(len(texts) + 1, dtype=np.int64)
+    place[by_text] = np.arange(len(texts))
+    place[-1] = -1  # no value at all
+    return pd.Categorical.from_codes(place[codes], categories=pd.Index(texts[by_text], dtype="str"))
 
 
 def _is_dtype(actual: Any, wanted: str) -> bool:

@@ -7,6 +7,7 @@ A file is written aside and renamed, so a reader never meets half of one.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from perflab.trace.schema import FORMAT_VERSION, SPAN_COLUMNS, check_spans, conc
 ROW_GROUP_SPANS = 128 * 1024
 """Spans in a row group, at most, unless one trace alone has more."""
 
+_LOG = logging.getLogger(__name__)
+_JSON_ENDINGS = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
 _VERSION_KEY = b"perflab.format_version"
 CATEGORIES = [name for name, dtype in SPAN_COLUMNS.items() if dtype == "category"]
 _ARROW_TYPES = {
@@ -163,7 +166,9 @@ def read_spans(path: str | Path) -> pd.DataFrame:
     ----------
     path : str or Path
         A file of `write_spans`, a directory of ``*.parquet`` files, or a run's directory (its ``spans/``
-        is read). An empty directory gives an empty table.
+        is read). Or a file of Jaeger's JSON or OTLP/JSON, gzipped or not (see
+        `perflab.trace.jsonfile.read_json`), or a directory of such files and no Parquet. An empty directory
+        gives an empty table.
 
     Returns
     -------
@@ -173,9 +178,13 @@ def read_spans(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     SpanFormatError
-        If nothing is there, or a file is cut short or no Parquet.
+        If nothing is there, or a file is cut short or neither Parquet nor JSON of traces.
     SchemaError
         If a file is Parquet but no span table, or was written by a newer perflab.
+
+    Notes
+    -----
+    Spans of a JSON file that cannot be used are left out; a warning says how many and why.
     """
     tables = [_read_file(file) for file in span_files(path)]
     if len(tables) == 1:
@@ -194,7 +203,10 @@ def span_files(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_dir():
         inside = path / "spans"
-        return sorted((inside if inside.is_dir() else path).glob("*.parquet"))
+        folder = inside if inside.is_dir() else path
+        return sorted(folder.glob("*.parquet")) or sorted(
+            file for file in folder.iterdir() if file.name.lower().endswith(_JSON_ENDINGS)
+        )
     if not path.exists():
         raise SpanFormatError(f"there are no spans at {path}: no such file or directory")
     return [path]
@@ -244,6 +256,19 @@ def _to_arrow(rows: pd.DataFrame) -> pa.Table:
 
 
 def _read_file(path: Path) -> pd.DataFrame:
+    from perflab.trace.jsonfile import is_json, read_json
+
+    if path.is_file() and is_json(path):
+        found = read_json(path)
+        if found.refused:
+            _LOG.warning(
+                "%s: %d of %d spans cannot be used; the first is %s",
+                path,
+                found.refused,
+                found.refused + len(found.spans),
+                found.reason,
+            )
+        return sort_spans(found.spans)
     try:
         with pq.ParquetFile(path) as file:
             schema, metadata = file.schema_arrow, file.metadata

@@ -1,0 +1,427 @@
+"""Jaeger's JSON to span columns: what its query service, its UI and its tools export.
+
+A trace is an object with ``spans`` and the ``processes`` they name, or a bare span carries its ``process``.
+The form is that of Jaeger's own ``model/json``; OpenTracing's tags become OpenTelemetry's fields as its
+translator does it. Tags are read once per distinct text: many spans of a service carry the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from perflab.trace.otlp import Batch
+
+_KINDS = frozenset(("internal", "server", "client", "producer", "consumer"))
+_HOSTS = ("host.name", "hostname", "host", "ip")
+_SYNTHETIC = "user_agent.synthetic.type"
+_INSTANCE = "service.instance.id"
+_FAILED = {"error.kind": "exception.type", "message": "exception.message"}
+_MAX_NS = 2**63 - 1
+_MAX_TAGS_KEPT = 50_000
+_COLUMNS = (
+    "trace_id", "span_id", "parent_span_id", "service", "name", "kind", "status", "host", "start_ns",
+    "duration_ns", "shadow", "links", "attributes",
+)  # fmt: skip
+_Row = list[Any]
+_SPAN_ID, _PARENT_ID, _SERVICE, _KIND = 1, 2, 3, 5
+_OF_SERVERS = 0x5E12_FE2A_11CE_0001
+"""Makes a server's id of its client's."""
+_NO_RAW = msgspec.Raw(b"[]")
+_CONVERTED: dict[str, Callable[[str], Any]] = {
+    "int64": int,
+    "float64": float,
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+}
+_TEXT = msgspec.json.Encoder()
+
+
+class JaegerReference(msgspec.Struct, gc=False):
+    """What a span refers to; Jaeger's UI puts a copy of the whole span in it, which is skipped."""
+
+    ref_type: str = msgspec.field(default="CHILD_OF", name="refType")
+    trace_id: str = msgspec.field(default="", name="traceID")
+    span_id: str = msgspec.field(default="", name="spanID")
+
+
+class JaegerTag(msgspec.Struct, gc=False):
+    """A tag, or a field of a log."""
+
+    key: str
+    type: str = ""
+    value: Any = None
+
+
+class JaegerLog(msgspec.Struct, gc=False):
+    """Something that happened during a span."""
+
+    fields: list[JaegerTag] | None = None
+
+
+class JaegerProcess(msgspec.Struct, gc=False):
+    """Who a span is of."""
+
+    service_name: str = msgspec.field(default="", name="serviceName")
+    tags: list[JaegerTag] | None = None
+
+
+class JaegerSpan(msgspec.Struct, gc=False):
+    """A span as it is written."""
+
+    trace_id: str | None = msgspec.field(default=None, name="traceID")
+    span_id: str | None = msgspec.field(default=None, name="spanID")
+    parent_span_id: str | None = msgspec.field(default=None, name="parentSpanID")
+    operation_name: str = msgspec.field(default="", name="operationName")
+    references: list[JaegerReference] | None = None
+    start_time: int | float | str | None = msgspec.field(default=None, name="startTime")
+    duration: int | float | str | None = None
+    tags: msgspec.Raw = _NO_RAW
+    logs: msgspec.Raw = _NO_RAW
+    process_id: str | None = msgspec.field(default=None, name="processID")
+    process: JaegerProcess | None = None
+    warnings: list[str] | None = None
+
+
+class JaegerTrace(msgspec.Struct, gc=False):
+    """A trace; the spans are looked at one by one if one of them is broken."""
+
+    spans: list[JaegerSpan]
+    trace_id: str | None = msgspec.field(default=None, name="traceID")
+    processes: dict[str, JaegerProcess] | None = None
+
+
+class _Broken(msgspec.Struct, gc=False):
+    spans: list[msgspec.Raw]
+    trace_id: str | None = msgspec.field(default=None, name="traceID")
+    processes: dict[str, JaegerProcess] | None = None
+
+
+_TRACE, _BROKEN = msgspec.json.Decoder(JaegerTrace), msgspec.json.Decoder(_Broken)
+_SPAN = msgspec.json.Decoder(JaegerSpan)
+_TAGS = msgspec.json.Decoder(list[JaegerTag] | None)
+_LOGS = msgspec.json.Decoder(list[JaegerLog] | None)
+
+
+@dataclass(frozen=True)
+class _Tagged:
+    """What a span's tags say."""
+
+    attributes: dict[str, Any]
+    text: str
+    kind: str
+    status: str
+    is_shadow: bool
+
+
+@dataclass
+class JaegerReader:
+    """Collects the spans of traces.
+
+    Attributes
+    ----------
+    batch : Batch
+        The spans' columns, and what was refused.
+    shared_ids : int
+        Server spans that shared their id with the client's, as Zipkin writes them, and got one of their own.
+    inferred_kinds : int
+        Spans that say nothing of their kind and are server spans since their parent is of another service, or
+        client spans since all their children are.
+    """
+
+    batch: Batch = field(default_factory=Batch)
+    shared_ids: int = 0
+    inferred_kinds: int = 0
+    _known: dict[bytes, _Tagged] = field(default_factory=dict, repr=False)
+
+    def add_trace(self, content: bytes | msgspec.Raw, where: str) -> None:
+        """Read a trace.
+
+        Parameters
+        ----------
+        content : bytes or msgspec.Raw
+            Its JSON. Spans that cannot be used are refused and counted, the others are read.
+        where : str
+            Where it stands, for what is said of refused spans.
+
+        Raises
+        ------
+        msgspec.DecodeError
+            If it is no trace at all.
+        """
+        where += ".spans"
+        spans: list[tuple[int, JaegerSpan]]
+        try:
+            whole = _TRACE.decode(content)
+            spans = list(enumerate(whole.spans))
+            self._add(spans, where, whole.trace_id, whole.processes or {})
+        except msgspec.ValidationError:
+            trace = _BROKEN.decode(content)
+            spans = self._usable(trace.spans, where)
+            self._add(spans, where, trace.trace_id, trace.processes or {})
+
+    def add_spans(self, contents: Iterable[bytes | msgspec.Raw], where: str) -> None:
+        """Read bare spans, each of which carries its process, as span stores dump them."""
+        by_trace: dict[str | None, list[tuple[int, JaegerSpan]]] = {}
+        for at, span in self._usable(contents, where):
+            by_trace.setdefault(span.trace_id, []).append((at, span))
+        for of_trace in by_trace.values():
+            self._add(of_trace, where, None, {})
+
+    def _usable(self, contents: Iterable[bytes | msgspec.Raw], where: str) -> list[tuple[int, JaegerSpan]]:
+        """Decode spans one by one, with their places; refuse those that are none."""
+        spans = []
+        for at, content in enumerate(contents):
+            try:
+                spans.append((at, _SPAN.decode(content)))
+            except msgspec.ValidationError as error:
+                self.batch.refuse(f"{where}[{at}]", str(error))
+        return spans
+
+    def _add(
+        self,
+        spans: list[tuple[int, JaegerSpan]],
+        where: str,
+        trace_id: str | None,
+        processes: dict[str, JaegerProcess],
+    ) -> None:
+        """Read the spans of one trace."""
+        rows: list[_Row] = []
+        at_hand = _AtHand(trace_id, processes)
+        for at, span in spans:
+            try:
+                rows.append(self._read(span, at_hand))
+            except ValueError as error:
+                self.batch.refuse(f"{where}[{at}]", str(error))
+        if not rows:
+            return
+        self.shared_ids += _split_shared_ids(rows)
+        self.inferred_kinds += _infer_kinds(rows)
+        for name, values in zip(_COLUMNS, zip(*rows, strict=True), strict=True):
+            self.batch.columns[name] += values
+
+    def _read(self, span: JaegerSpan, at_hand: _AtHand) -> _Row:
+        tags = bytes(span.tags)
+        tagged = self._known.get(tags) or self._tags(tags)
+        service, host, instance = at_hand.process(span)
+        trace = at_hand.trace(span.trace_id)
+        parent, links = _read_references(span, trace, at_hand)
+        text = tagged.text
+        if instance is not None or span.warnings or tagged.status == "error":
+            text = _with_more(tagged, instance, span)
+        start_ns = _read_time(span.start_time, "startTime")
+        if start_ns <= 0:
+            raise ValueError(f"startTime {span.start_time!r} is no time in microseconds since 1970")
+        return [
+            trace, _read_id(span.span_id, "span id"), parent, service, span.operation_name, tagged.kind,
+            tagged.status, host, start_ns, _read_time(span.duration, "duration"), tagged.is_shadow, links,
+            text,
+        ]  # fmt: skip
+
+    def _tags(self, text: bytes) -> _Tagged:
+        found = self._known.get(text)
+        if found is None:
+            found = _read_tags(text)
+            if len(self._known) < _MAX_TAGS_KEPT:
+                self._known[text] = found
+        return found
+
+
+class _AtHand:
+    """What the spans of one trace have in common, each read once."""
+
+    def __init__(self, trace_id: str | None, processes: dict[str, JaegerProcess]) -> None:
+        self._trace_id, self._processes = trace_id, processes
+        self._traces: dict[str | None, str] = {}
+        self._known: dict[str | None, tuple[str, str, Any]] = {}
+
+    def trace(self, text: str | None) -> str:
+        """Return a trace id in 32 hex digits; the trace's own where a span has none."""
+        if text not in self._traces:
+            self._traces[text] = _read_trace_id(text or self._trace_id)
+        return self._traces[text]
+
+    def process(self, span: JaegerSpan) -> tuple[str, str, Any]:
+        """Return service, host and instance of a span."""
+        if span.process is not None:
+            return _read_process(span.process)
+        name = span.process_id
+        if name not in self._known:
+            if name not in self._processes:
+                raise ValueError(f"there is no process {name!r} among {sorted(self._processes)[:5]}")
+            self._known[name] = _read_process(self._processes[name])
+        return self._known[name]
+
+
+def _read_tags(text: bytes) -> _Tagged:
+    tags = _TAGS.decode(text) or ()
+    attributes = {
+        tag.key: _typed(tag) if tag.type in _CONVERTED and type(tag.value) is str else tag.value
+        for tag in tags
+    }
+    kind = str(attributes.pop("span.kind", "")).lower()
+    code = str(attributes.pop("otel.status_code", "")).upper()
+    error = attributes.get("error")
+    if error is not None and (isinstance(error, bool) or str(error).lower() in ("true", "false")):
+        del attributes["error"]
+        error = error is True or str(error).lower() == "true"
+    is_shadow = attributes.get(_SYNTHETIC) == "test"
+    if is_shadow:
+        del attributes[_SYNTHETIC]
+    failed = code == "ERROR" or bool(error) or (error is None and not code and _has_failed(attributes, kind))
+    status = "error" if failed else "ok" if code == "OK" else "unset"
+    told = _TEXT.encode(attributes).decode() if attributes else ""
+    return _Tagged(attributes, told, kind if kind in _KINDS else "", status, is_shadow)
+
+
+def _typed(tag: JaegerTag) -> Any:
+    """Return a tag's value as what its type says; numbers and truths may be written as text."""
+    try:
+        if isinstance(tag.value, str) and tag.type in _CONVERTED:
+            return _CONVERTED[tag.type](tag.value)
+    except (ValueError, KeyError):
+        pass  # it is what it is
+    return tag.value
+
+
+def _has_failed(attributes: dict[str, Any], kind: str) -> bool:
+    """Tell by OpenTelemetry's rule whether an HTTP status is an error of this kind of span."""
+    code = attributes.get("http.status_code", attributes.get("http.response.status_code"))
+    if code is None:
+        return False
+    number = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 0
+    return number >= (500 if kind == "server" else 400)
+
+
+def _read_process(process: JaegerProcess) -> tuple[str, str, Any]:
+    tags = {tag.key: _typed(tag) for tag in process.tags or ()}
+    host = next((str(tags[name]) for name in _HOSTS if tags.get(name)), "")
+    return process.service_name or "unknown_service", host, tags.get(_INSTANCE)
+
+
+def _with_more(tagged: _Tagged, instance: Any, span: JaegerSpan) -> str:
+    """Return the attributes with what else is known: the instance, warnings, what names a failure."""
+    attributes = dict(tagged.attributes)
+    if instance is not None:
+        attributes.setdefault(_INSTANCE, instance)
+    if span.warnings:
+        attributes["jaeger.warnings"] = span.warnings
+    if tagged.status == "error":
+        for log in _LOGS.decode(bytes(span.logs)) or ():
+            for tag in log.fields or ():
+                name = _FAILED.get(tag.key, tag.key if tag.key.startswith("exception.") else "")
+                if name in ("exception.type", "exception.message"):
+                    attributes.setdefault(name, tag.value)
+    return _TEXT.encode(attributes).decode() if attributes else ""
+
+
+def _read_references(span: JaegerSpan, trace_id: str, at_hand: _AtHand) -> tuple[int, str]:
+    """Return the parent's id and the links.
+
+    The parent is the first span of this trace that this one is a child of; if there is none, the first that
+    it follows from, which stays a link, too: nobody waits for it. All other references are links.
+    """
+    references = span.references
+    if not references:
+        return (_read_id(span.parent_span_id, "parent span id") if _is_id(span.parent_span_id) else 0), ""
+    if len(references) == 1 and not span.parent_span_id:
+        (one,) = references
+        if one.ref_type == "CHILD_OF" and at_hand.trace(one.trace_id or span.trace_id) == trace_id:
+            return _read_id(one.span_id, "reference"), ""
+    told = [
+        (
+            at_hand.trace(one.trace_id or span.trace_id),
+            _read_id(one.span_id, "reference"),
+            one.ref_type.upper(),
+        )
+        for one in references
+    ]
+    here = [at for at, one in enumerate(told) if one[0] == trace_id]
+    parent_at = next((at for at in here if told[at][2] == "CHILD_OF"), here[0] if here else None)
+    parent = _read_id(span.parent_span_id, "parent span id") if _is_id(span.parent_span_id) else 0
+    if parent_at is not None and not parent:
+        parent = told[parent_at][1]
+    links = [
+        {"attributes": {"opentracing.ref_type": kind.lower()}, "span_id": f"{linked:016x}", "trace_id": trace}
+        for at, (trace, linked, kind) in enumerate(told)
+        if at != parent_at or kind != "CHILD_OF"
+    ]
+    return parent, _TEXT.encode(links).decode() if links else ""
+
+
+def _read_trace_id(text: str | None) -> str:
+    """Return 32 hex digits; ids of 64 bits, or without leading zeros, are filled up."""
+    full = (text or "").rjust(32, "0").lower()
+    if len(full) != 32 or not int(full, 16):
+        raise ValueError(f"trace id {text!r} is not up to 32 hex digits other than zero")
+    return full
+
+
+def _read_id(text: str | None, what: str) -> int:
+    number = int(text or "0", 16)
+    if not 0 < number < 2**64:
+        raise ValueError(f"{what} {text!r} is not up to 16 hex digits other than zero")
+    return number
+
+
+def _is_id(text: str | None) -> bool:
+    return bool(text) and bool(text.strip("0")) if text else False
+
+
+def _read_time(value: float | str | None, what: str) -> int:
+    """Return microseconds as nanoseconds."""
+    if value is None:
+        raise ValueError(f"{what} is missing")
+    if isinstance(value, str):
+        value = int(value) if value.lstrip("-").isdigit() else float(value)
+    number = value * 1000 if isinstance(value, int) else round(value * 1000)
+    if abs(number) > _MAX_NS:
+        raise ValueError(f"{what} {value!r} is out of range")
+    return number
+
+
+def _split_shared_ids(rows: list[_Row]) -> int:
+    """Give server spans that share their client's id one of their own, and its children; return how many."""
+    ids = {row[_SPAN_ID] for row in rows}
+    if len(ids) == len(rows):
+        return 0
+    clients = {row[_SPAN_ID] for row in rows if row[_KIND] == "client"}
+    new_ids: dict[int, int] = {}
+    for row in rows:
+        if row[_KIND] == "server" and row[_SPAN_ID] in clients and row[_SPAN_ID] not in new_ids:
+            new = row[_SPAN_ID] ^ _OF_SERVERS
+            while new in ids or not new:
+                new = (new + 1) % 2**64
+            ids.add(new)
+            new_ids[row[_SPAN_ID]] = new
+    servers = 0
+    for row in rows:
+        if row[_KIND] == "server" and row[_SPAN_ID] in new_ids:
+            row[_PARENT_ID], row[_SPAN_ID] = row[_SPAN_ID], new_ids[row[_SPAN_ID]]
+            servers += 1
+        elif row[_PARENT_ID] in new_ids:
+            row[_PARENT_ID] = new_ids[row[_PARENT_ID]]
+    return servers
+
+
+def _infer_kinds(rows: list[_Row]) -> int:
+    """Fill in the kinds of spans that say nothing of it; return how many are more than internal."""
+    missing = [row for row in rows if not row[_KIND]]
+    if not missing:
+        return 0
+    service_of = {row[_SPAN_ID]: row[_SERVICE] for row in rows}
+    calls: dict[int, bool] = {}
+    for row in rows:
+        parent = row[_PARENT_ID]
+        if parent in service_of:
+            calls[parent] = calls.get(parent, True) and service_of[parent] != row[_SERVICE]
+    inferred = 0
+    for row in missing:
+        if service_of.get(row[_PARENT_ID], row[_SERVICE]) != row[_SERVICE]:
+            row[_KIND] = "server"
+        else:
+            row[_KIND] = "client" if calls.get(row[_SPAN_ID], False) else "internal"
+        inferred += row[_KIND] != "internal"
+    return inferred
