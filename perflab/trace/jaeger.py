@@ -7,17 +7,26 @@ translator does it. Tags are read once per distinct text: many spans of a servic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from perflab.trace.jaeger_json import (
+    BROKEN_TRACE,
+    LOGS,
+    SPAN,
+    TRACE,
+    JaegerProcess,
+    JaegerSpan,
+    Tagged,
+    read_tags,
+    typed,
+)
 from perflab.trace.otlp import Batch
 
-_KINDS = frozenset(("internal", "server", "client", "producer", "consumer"))
 _HOSTS = ("host.name", "hostname", "host", "ip")
-_SYNTHETIC = "user_agent.synthetic.type"
 _INSTANCE = "service.instance.id"
 _FAILED = {"error.kind": "exception.type", "message": "exception.message"}
 _MAX_NS = 2**63 - 1
@@ -30,90 +39,7 @@ _Row = list[Any]
 _SPAN_ID, _PARENT_ID, _SERVICE, _KIND = 1, 2, 3, 5
 _OF_SERVERS = 0x5E12_FE2A_11CE_0001
 """Makes a server's id of its client's."""
-_NO_RAW = msgspec.Raw(b"[]")
-_CONVERTED: dict[str, Callable[[str], Any]] = {
-    "int64": int,
-    "float64": float,
-    "bool": lambda text: {"true": True, "false": False}[text.lower()],
-}
 _TEXT = msgspec.json.Encoder()
-
-
-class JaegerReference(msgspec.Struct, gc=False):
-    """What a span refers to; Jaeger's UI puts a copy of the whole span in it, which is skipped."""
-
-    ref_type: str = msgspec.field(default="CHILD_OF", name="refType")
-    trace_id: str = msgspec.field(default="", name="traceID")
-    span_id: str = msgspec.field(default="", name="spanID")
-
-
-class JaegerTag(msgspec.Struct, gc=False):
-    """A tag, or a field of a log."""
-
-    key: str
-    type: str = ""
-    value: Any = None
-
-
-class JaegerLog(msgspec.Struct, gc=False):
-    """Something that happened during a span."""
-
-    fields: list[JaegerTag] | None = None
-
-
-class JaegerProcess(msgspec.Struct, gc=False):
-    """Who a span is of."""
-
-    service_name: str = msgspec.field(default="", name="serviceName")
-    tags: list[JaegerTag] | None = None
-
-
-class JaegerSpan(msgspec.Struct, gc=False):
-    """A span as it is written."""
-
-    trace_id: str | None = msgspec.field(default=None, name="traceID")
-    span_id: str | None = msgspec.field(default=None, name="spanID")
-    parent_span_id: str | None = msgspec.field(default=None, name="parentSpanID")
-    operation_name: str = msgspec.field(default="", name="operationName")
-    references: list[JaegerReference] | None = None
-    start_time: int | float | str | None = msgspec.field(default=None, name="startTime")
-    duration: int | float | str | None = None
-    tags: msgspec.Raw = _NO_RAW
-    logs: msgspec.Raw = _NO_RAW
-    process_id: str | None = msgspec.field(default=None, name="processID")
-    process: JaegerProcess | None = None
-    warnings: list[str] | None = None
-
-
-class JaegerTrace(msgspec.Struct, gc=False):
-    """A trace; the spans are looked at one by one if one of them is broken."""
-
-    spans: list[JaegerSpan]
-    trace_id: str | None = msgspec.field(default=None, name="traceID")
-    processes: dict[str, JaegerProcess] | None = None
-
-
-class _Broken(msgspec.Struct, gc=False):
-    spans: list[msgspec.Raw]
-    trace_id: str | None = msgspec.field(default=None, name="traceID")
-    processes: dict[str, JaegerProcess] | None = None
-
-
-_TRACE, _BROKEN = msgspec.json.Decoder(JaegerTrace), msgspec.json.Decoder(_Broken)
-_SPAN = msgspec.json.Decoder(JaegerSpan)
-_TAGS = msgspec.json.Decoder(list[JaegerTag] | None)
-_LOGS = msgspec.json.Decoder(list[JaegerLog] | None)
-
-
-@dataclass(frozen=True)
-class _Tagged:
-    """What a span's tags say."""
-
-    attributes: dict[str, Any]
-    text: str
-    kind: str
-    status: str
-    is_shadow: bool
 
 
 @dataclass
@@ -134,7 +60,7 @@ class JaegerReader:
     batch: Batch = field(default_factory=Batch)
     shared_ids: int = 0
     inferred_kinds: int = 0
-    _known: dict[bytes, _Tagged] = field(default_factory=dict, repr=False)
+    _known: dict[bytes, Tagged] = field(default_factory=dict, repr=False)
 
     def add_trace(self, content: bytes | msgspec.Raw, where: str) -> None:
         """Read a trace.
@@ -154,11 +80,11 @@ class JaegerReader:
         where += ".spans"
         spans: list[tuple[int, JaegerSpan]]
         try:
-            whole = _TRACE.decode(content)
+            whole = TRACE.decode(content)
             spans = list(enumerate(whole.spans))
             self._add(spans, where, whole.trace_id, whole.processes or {})
         except msgspec.ValidationError:
-            trace = _BROKEN.decode(content)
+            trace = BROKEN_TRACE.decode(content)
             spans = self._usable(trace.spans, where)
             self._add(spans, where, trace.trace_id, trace.processes or {})
 
@@ -175,7 +101,7 @@ class JaegerReader:
         spans = []
         for at, content in enumerate(contents):
             try:
-                spans.append((at, _SPAN.decode(content)))
+                spans.append((at, SPAN.decode(content)))
             except msgspec.ValidationError as error:
                 self.batch.refuse(f"{where}[{at}]", str(error))
         return spans
@@ -220,10 +146,10 @@ class JaegerReader:
             text,
         ]  # fmt: skip
 
-    def _tags(self, text: bytes) -> _Tagged:
+    def _tags(self, text: bytes) -> Tagged:
         found = self._known.get(text)
         if found is None:
-            found = _read_tags(text)
+            found = read_tags(text)
             if len(self._known) < _MAX_TAGS_KEPT:
                 self._known[text] = found
         return found
@@ -255,53 +181,13 @@ class _AtHand:
         return self._known[name]
 
 
-def _read_tags(text: bytes) -> _Tagged:
-    tags = _TAGS.decode(text) or ()
-    attributes = {
-        tag.key: _typed(tag) if tag.type in _CONVERTED and type(tag.value) is str else tag.value
-        for tag in tags
-    }
-    kind = str(attributes.pop("span.kind", "")).lower()
-    code = str(attributes.pop("otel.status_code", "")).upper()
-    error = attributes.get("error")
-    if error is not None and (isinstance(error, bool) or str(error).lower() in ("true", "false")):
-        del attributes["error"]
-        error = error is True or str(error).lower() == "true"
-    is_shadow = attributes.get(_SYNTHETIC) == "test"
-    if is_shadow:
-        del attributes[_SYNTHETIC]
-    failed = code == "ERROR" or bool(error) or (error is None and not code and _has_failed(attributes, kind))
-    status = "error" if failed else "ok" if code == "OK" else "unset"
-    told = _TEXT.encode(attributes).decode() if attributes else ""
-    return _Tagged(attributes, told, kind if kind in _KINDS else "", status, is_shadow)
-
-
-def _typed(tag: JaegerTag) -> Any:
-    """Return a tag's value as what its type says; numbers and truths may be written as text."""
-    try:
-        if isinstance(tag.value, str) and tag.type in _CONVERTED:
-            return _CONVERTED[tag.type](tag.value)
-    except (ValueError, KeyError):
-        pass  # it is what it is
-    return tag.value
-
-
-def _has_failed(attributes: dict[str, Any], kind: str) -> bool:
-    """Tell by OpenTelemetry's rule whether an HTTP status is an error of this kind of span."""
-    code = attributes.get("http.status_code", attributes.get("http.response.status_code"))
-    if code is None:
-        return False
-    number = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 0
-    return number >= (500 if kind == "server" else 400)
-
-
 def _read_process(process: JaegerProcess) -> tuple[str, str, Any]:
-    tags = {tag.key: _typed(tag) for tag in process.tags or ()}
+    tags = {tag.key: typed(tag) for tag in process.tags or ()}
     host = next((str(tags[name]) for name in _HOSTS if tags.get(name)), "")
     return process.service_name or "unknown_service", host, tags.get(_INSTANCE)
 
 
-def _with_more(tagged: _Tagged, instance: Any, span: JaegerSpan) -> str:
+def _with_more(tagged: Tagged, instance: Any, span: JaegerSpan) -> str:
     """Return the attributes with what else is known: the instance, warnings, what names a failure."""
     attributes = dict(tagged.attributes)
     if instance is not None:
@@ -309,7 +195,7 @@ def _with_more(tagged: _Tagged, instance: Any, span: JaegerSpan) -> str:
     if span.warnings:
         attributes["jaeger.warnings"] = span.warnings
     if tagged.status == "error":
-        for log in _LOGS.decode(bytes(span.logs)) or ():
+        for log in LOGS.decode(bytes(span.logs)) or ():
             for tag in log.fields or ():
                 name = _FAILED.get(tag.key, tag.key if tag.key.startswith("exception.") else "")
                 if name in ("exception.type", "exception.message"):

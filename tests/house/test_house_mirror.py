@@ -55,7 +55,7 @@ def test_every_test_file_mirrors_a_module(root: Path, test_modules: dict[Path, a
             continue
         room = root / "perflab" / short.parent
         name = path.stem.removeprefix("test_").removeprefix("_".join((*short.parent.parts, "")))
-        there = {item.stem.lstrip("_") for item in room.glob("*.py")} | {
+        there = {item.stem.strip("_") for item in room.glob("*.py")} | {
             item.parent.name for item in room.glob("*/__init__.py")
         }
         if not any(name == module or name.startswith(f"{module}_") for module in {*there, room.name}):
