@@ -21,7 +21,8 @@ from perflab.trace.jaeger_json import (
     JaegerProcess,
     JaegerSpan,
     Tagged,
-    read_tags,
+    TagReader,
+    told,
     typed,
 )
 from perflab.trace.otlp import Batch
@@ -30,7 +31,7 @@ _HOSTS = ("host.name", "hostname", "host", "ip")
 _INSTANCE = "service.instance.id"
 _FAILED = {"error.kind": "exception.type", "message": "exception.message"}
 _MAX_NS = 2**63 - 1
-_MAX_TAGS_KEPT = 50_000
+_MAX_US = _MAX_NS // 1000
 _COLUMNS = (
     "trace_id", "span_id", "parent_span_id", "service", "name", "kind", "status", "host", "start_ns",
     "duration_ns", "shadow", "links", "attributes",
@@ -60,7 +61,7 @@ class JaegerReader:
     batch: Batch = field(default_factory=Batch)
     shared_ids: int = 0
     inferred_kinds: int = 0
-    _known: dict[bytes, Tagged] = field(default_factory=dict, repr=False)
+    _tags: TagReader = field(default_factory=TagReader, repr=False)
 
     def add_trace(self, content: bytes | msgspec.Raw, where: str) -> None:
         """Read a trace.
@@ -129,56 +130,53 @@ class JaegerReader:
             self.batch.columns[name] += values
 
     def _read(self, span: JaegerSpan, at_hand: _AtHand) -> _Row:
-        tags = bytes(span.tags)
-        tagged = self._known.get(tags) or self._tags(tags)
-        service, host, instance = at_hand.process(span)
-        trace = at_hand.trace(span.trace_id)
-        parent, links = _read_references(span, trace, at_hand)
-        text = tagged.text
+        """Return a span's row; what is as usual is read right here, since this runs once per span."""
+        tagged = self._tags.read(span.tags)
+        service, host, instance = at_hand.processes.get(span.process_id) or at_hand.process(span)
+        trace = at_hand.traces.get(span.trace_id) or at_hand.trace(span.trace_id)
+        text, start, duration = tagged.text, span.start_time, span.duration
         if instance is not None or span.warnings or tagged.status == "error":
             text = _with_more(tagged, instance, span)
-        start_ns = _read_time(span.start_time, "startTime")
-        if start_ns <= 0:
-            raise ValueError(f"startTime {span.start_time!r} is no time in microseconds since 1970")
+        parent, links, references = 0, "", span.references
+        if references or span.parent_span_id:
+            one = references[0] if references and len(references) == 1 and not span.parent_span_id else None
+            if one is not None and one.trace_id == span.trace_id and one.ref_type == "CHILD_OF":
+                parent = _read_id(one.span_id, "reference")
+            else:
+                parent, links = _read_references(span, trace, at_hand)
+        start_ns = start * 1000 if type(start) is int and 0 < start < _MAX_US else _read_start(start)
+        duration_ns = (
+            duration * 1000 if type(duration) is int and 0 <= duration < _MAX_US else _read_time(duration)
+        )
         return [
             trace, _read_id(span.span_id, "span id"), parent, service, span.operation_name, tagged.kind,
-            tagged.status, host, start_ns, _read_time(span.duration, "duration"), tagged.is_shadow, links,
-            text,
+            tagged.status, host, start_ns, duration_ns, tagged.is_shadow, links, text,
         ]  # fmt: skip
-
-    def _tags(self, text: bytes) -> Tagged:
-        found = self._known.get(text)
-        if found is None:
-            found = read_tags(text)
-            if len(self._known) < _MAX_TAGS_KEPT:
-                self._known[text] = found
-        return found
 
 
 class _AtHand:
-    """What the spans of one trace have in common, each read once."""
+    """What the spans of one trace have in common, each read once: ``traces``, ``processes`` by name."""
 
     def __init__(self, trace_id: str | None, processes: dict[str, JaegerProcess]) -> None:
         self._trace_id, self._processes = trace_id, processes
-        self._traces: dict[str | None, str] = {}
-        self._known: dict[str | None, tuple[str, str, Any]] = {}
+        self.traces: dict[str | None, str] = {}
+        self.processes: dict[str | None, tuple[str, str, Any]] = {}
 
     def trace(self, text: str | None) -> str:
         """Return a trace id in 32 hex digits; the trace's own where a span has none."""
-        if text not in self._traces:
-            self._traces[text] = _read_trace_id(text or self._trace_id)
-        return self._traces[text]
+        if text not in self.traces:
+            self.traces[text] = _read_trace_id(text or self._trace_id)
+        return self.traces[text]
 
     def process(self, span: JaegerSpan) -> tuple[str, str, Any]:
         """Return service, host and instance of a span."""
         if span.process is not None:
             return _read_process(span.process)
         name = span.process_id
-        if name not in self._known:
-            if name not in self._processes:
-                raise ValueError(f"there is no process {name!r} among {sorted(self._processes)[:5]}")
-            self._known[name] = _read_process(self._processes[name])
-        return self._known[name]
+        if name is None or name not in self._processes:
+            raise ValueError(f"there is no process {name!r} among {sorted(self._processes)[:5]}")
+        self.processes[name] = _read_process(self._processes[name])
+        return self.processes[name]
 
 
 def _read_process(process: JaegerProcess) -> tuple[str, str, Any]:
@@ -189,18 +187,18 @@ def _read_process(process: JaegerProcess) -> tuple[str, str, Any]:
 
 def _with_more(tagged: Tagged, instance: Any, span: JaegerSpan) -> str:
     """Return the attributes with what else is known: the instance, warnings, what names a failure."""
-    attributes = dict(tagged.attributes)
-    if instance is not None:
-        attributes.setdefault(_INSTANCE, instance)
+    members = [tagged.text[1:-1]] if tagged.text else []
+    more: dict[str, Any] = {} if instance is None else {_INSTANCE: instance}
     if span.warnings:
-        attributes["jaeger.warnings"] = span.warnings
+        more["jaeger.warnings"] = span.warnings
     if tagged.status == "error":
         for log in LOGS.decode(bytes(span.logs)) or ():
             for tag in log.fields or ():
                 name = _FAILED.get(tag.key, tag.key if tag.key.startswith("exception.") else "")
                 if name in ("exception.type", "exception.message"):
-                    attributes.setdefault(name, tag.value)
-    return _TEXT.encode(attributes).decode() if attributes else ""
+                    more.setdefault(name, tag.value)
+    members += [told(name, value) for name, value in more.items() if f'"{name}":' not in tagged.text]
+    return f"{{{','.join(members)}}}" if members else ""
 
 
 def _read_references(span: JaegerSpan, trace_id: str, at_hand: _AtHand) -> tuple[int, str]:
@@ -212,10 +210,6 @@ def _read_references(span: JaegerSpan, trace_id: str, at_hand: _AtHand) -> tuple
     references = span.references
     if not references:
         return (_read_id(span.parent_span_id, "parent span id") if _is_id(span.parent_span_id) else 0), ""
-    if len(references) == 1 and not span.parent_span_id:
-        (one,) = references
-        if one.ref_type == "CHILD_OF" and at_hand.trace(one.trace_id or span.trace_id) == trace_id:
-            return _read_id(one.span_id, "reference"), ""
     told = [
         (
             at_hand.trace(one.trace_id or span.trace_id),
@@ -256,7 +250,14 @@ def _is_id(text: str | None) -> bool:
     return bool(text) and bool(text.strip("0")) if text else False
 
 
-def _read_time(value: float | str | None, what: str) -> int:
+def _read_start(value: float | str | None) -> int:
+    start_ns = _read_time(value, "startTime")
+    if start_ns <= 0:
+        raise ValueError(f"startTime {value!r} is no time in microseconds since 1970")
+    return start_ns
+
+
+def _read_time(value: float | str | None, what: str = "duration") -> int:
     """Return microseconds as nanoseconds."""
     if value is None:
         raise ValueError(f"{what} is missing")

@@ -6,6 +6,8 @@ besides the text only the columns are held.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import gzip
 import re
 import zlib
@@ -40,6 +42,14 @@ class _Form(msgspec.Struct):
     source: msgspec.Raw | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="_source")
 
 
+class _Answer(msgspec.Struct):
+    """What Jaeger's query service answers."""
+
+    data: list[msgspec.Raw]
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+_ANSWER_BEGINS = re.compile(rb'\s*\{\s*"data"\s*:\s*\[')
 _TRACE_BEGINS = re.compile(rb'\s*\{\s*("traceID"\s*:\s*"[^"]*"\s*,\s*)?"spans"\s*:')
 _FORM = msgspec.json.Decoder(_Form)
 
@@ -122,15 +132,16 @@ def read_json(path: str | Path, *, watch: Watch | None = None) -> TraceFile:
     reader, otlp = JaegerReader(), []
     refused, reason, where = 0, "", ""
     try:
-        for where, form, texts in _parts(content.removeprefix(b"\xef\xbb\xbf"), watch):
-            if form == "trace":
-                reader.add_trace(texts[0], where)
-            elif form == "span":
-                reader.add_spans(texts, where)
-            else:
-                batch = decode_batch(bytes(texts[0]), JSON)
-                refused, reason = refused + batch.refused, reason or batch.reason
-                otlp.append(batch)
+        with _without_collecting():
+            for where, form, texts in _parts(content.removeprefix(b"\xef\xbb\xbf"), watch):
+                if form == "trace":
+                    reader.add_trace(texts[0], where)
+                elif form == "span":
+                    reader.add_spans(texts, where)
+                else:
+                    batch = decode_batch(bytes(texts[0]), JSON)
+                    refused, reason = refused + batch.refused, reason or batch.reason
+                    otlp.append(batch)
     except SpanFormatError as error:
         raise SpanFormatError(f"{path}: {error}") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -144,6 +155,18 @@ def read_json(path: str | Path, *, watch: Watch | None = None) -> TraceFile:
     )
 
 
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keep the garbage collector from looking through millions of values none of which is in a cycle."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _parts(content: bytes, watch: Watch | None) -> Iterator[tuple[str, str, list[msgspec.Raw]]]:
     """Cut a file into traces, requests or spans: where each stands, its form, its text."""
     spans: list[msgspec.Raw] = []
@@ -154,15 +177,23 @@ def _parts(content: bytes, watch: Watch | None) -> Iterator[tuple[str, str, list
                 spans.append(text)
             else:
                 yield place, form, [text]
-            done += len(bytes(text)) if watch else 0
             if watch:
+                done += len(memoryview(text))
                 watch(min(done, len(content)), len(content))
     if spans:
         yield "spans", "span", spans
 
 
 def _documents(content: bytes) -> Iterator[tuple[str, msgspec.Raw]]:
-    """Return the one document, or that of each line."""
+    """Return the parts of an answer, the one document there is, or that of each line."""
+    if _ANSWER_BEGINS.match(content):
+        try:
+            traces = _ANSWER.decode(content).data
+        except msgspec.DecodeError:
+            traces = None  # what is wrong with it is told below
+        if traces is not None:
+            yield from ((f"data[{at}]", raw) for at, raw in enumerate(traces))
+            return
     try:
         whole = msgspec.json.decode(content, type=msgspec.Raw)
     except msgspec.DecodeError as error:
