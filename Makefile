@@ -32,7 +32,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo lab test soak-interrupts soak-marks soak-isolation soak-large bench-overhead check format build lock clean distclean
+.PHONY: help demo lab test soak-interrupts soak-marks soak-isolation soak-large accuracy bench-overhead check format build lock clean distclean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -69,6 +69,13 @@ soak-isolation: $(VENV)/.installed-dev  ## have a million statements of shadow w
 		PERFLAB_MARKED_STATEMENTS=1000000 $(BIN)/python -m pytest -v -k $$store \
 			tests/acceptance/test_isolation_random.py >> $$log 2>&1 || status=$$?; \
 	done; cat $$log; exit $$status
+
+accuracy: $(VENV)/.installed-dev  ## plant 53 faults in the demo's shop and see what is named (20 minutes; ARGS="--only lock")
+	@mkdir -p docs/evidence
+	@log=docs/evidence/accuracy.txt; \
+	echo "make accuracy, $$(date -u +%F), commit $$(git rev-parse --short HEAD)" > $$log; \
+	$(BIN)/python tests/accuracy/play.py --write $(ARGS) >> $$log; \
+	status=$$?; cat $$log; exit $$status
 
 soak-large: $(VENV)/.installed-dev  ## analyse 100 million spans; CPU time and memory of the process
 	@mkdir -p docs/evidence

@@ -224,7 +224,8 @@ class Stage:
         for service in planned:
             services.append(self._service(service, service.name))
             if service.name == _OUTSIDE:  # what marked work is sent to instead
-                sandbox = [str(self._sandbox) if word == str(service.port) else word for word in service.argv]
+                command = self._command(service)
+                sandbox = [str(self._sandbox) if word == str(service.port) else word for word in command]
                 health = f"http://127.0.0.1:{self._sandbox}/health"
                 log = self._logs / "bank-sandbox.log"
                 services.append(ServiceProcess("bank-sandbox", sandbox, service.env, log, health))
@@ -234,8 +235,7 @@ class Stage:
 
     def _service(self, service: ServicePlan, name: str, *options: str) -> ServiceProcess:
         """Put a service's ordinary command behind ``perflab attach``; the bank is not ours to attach."""
-        replaced = self._wishes.commands.get(service.name)
-        argv = split(replaced.format(port=service.port)) if replaced else list(service.argv)
+        argv = self._command(service)
         if service.name != _OUTSIDE:
             disabled = [
                 word
@@ -255,6 +255,10 @@ class Stage:
             ]
             argv = [*attach, *argv]
         return ServiceProcess(name, argv, service.env, self._logs / f"{name}.log", service.health_url)
+
+    def _command(self, service: ServicePlan) -> list[str]:
+        replaced = self._wishes.commands.get(service.name)
+        return split(replaced.format(port=service.port)) if replaced else list(service.argv)
 
     def _address(self, name: str) -> str:
         return f'"127.0.0.1:{self._ports[name]}"' if name in self._ports else ""
