@@ -32,7 +32,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo lab test soak-interrupts soak-marks soak-isolation soak-large accuracy bench-overhead check format build lock clean distclean
+.PHONY: help demo lab test soak-interrupts soak-marks soak-isolation soak-large soak-chance accuracy bench-overhead check format build lock clean distclean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -75,6 +75,13 @@ accuracy: $(VENV)/.installed-dev  ## plant 53 faults in the demo's shop and see 
 	@log=docs/evidence/accuracy.txt; \
 	echo "make accuracy, $$(date -u +%F), commit $$(git rev-parse --short HEAD)" > $$log; \
 	$(BIN)/python tests/accuracy/play.py --write $(ARGS) >> $$log; \
+	status=$$?; cat $$log; exit $$status
+
+soak-chance: $(VENV)/.installed-dev  ## compare 40 pairs of runs without a fault, and 200 halves; nothing should be named
+	@mkdir -p docs/evidence
+	@log=docs/evidence/soak-chance.txt; \
+	echo "make soak-chance, $$(date -u +%F), commit $$(git rev-parse --short HEAD)" > $$log; \
+	$(BIN)/python tests/accuracy/chance.py >> $$log; \
 	status=$$?; cat $$log; exit $$status
 
 soak-large: $(VENV)/.installed-dev  ## analyse 100 million spans; CPU time and memory of the process
