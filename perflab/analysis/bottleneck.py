@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from perflab.analysis.cohort import split_cohorts
 from perflab.analysis.criticalpath import CriticalPath, critical_path
 from perflab.analysis.difference import compare_paths, empty_differences
 from perflab.analysis.markup import html_result, show_counts
@@ -101,16 +102,18 @@ class Bottlenecks:
         return html_result(self.sentence, self.table, _SHOWN, [*self.refused, show_counts(self.counts)])
 
 
-def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Bottlenecks:
+def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | str | None = None) -> Bottlenecks:
     """Rank where requests spend their critical time, and name the bottleneck if there is one.
 
     Parameters
     ----------
     spans : pandas.DataFrame
         A span table. Where it holds marked and real traces, only the marked ones are analysed.
-    baseline : pandas.DataFrame, optional
+    baseline : pandas.DataFrame or {'fast', 'unloaded'}, optional
         Another span table, of the same system before a change, with less load or without the fault. What
-        got slower since comes first then, see `perflab.analysis.regression`.
+        got slower since comes first then, see `perflab.analysis.regression`. Or a cohort of ``spans``: the
+        slow requests are held against the fast, or those with many others in flight against those with few,
+        see `perflab.analysis.cohort`.
 
     Returns
     -------
@@ -136,8 +139,12 @@ def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | None = None) -> Bo
     >>> found.answer, found.first["entity"], found.first["gain_ms"]
     ('named', 'stock: SELECT stock', 7.0)
     """
+    note = ()
+    if isinstance(baseline, str):
+        spans, baseline, told = split_cohorts(spans, baseline)
+        note = (told,)
     path = critical_path(spans)
-    refused = list(path.refused)
+    refused = [*note, *path.refused]
     differences = empty_differences()
     if baseline is not None:
         differences, not_compared = compare_paths(critical_path(baseline), path, MIN_ENTRY_REQUESTS)

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the verb takes."""
     parser.add_argument("source", metavar="RUN|PATH", help="a run, or spans in Parquet")
     parser.add_argument(
-        "--baseline", metavar="RUN|PATH", help="spans to compare with: what differs is ranked"
+        "--baseline",
+        metavar="RUN|PATH|fast|unloaded",
+        help="what got slower against other spans, of slow requests against fast, under load against without",
     )
     parser.add_argument(
         "--at-once",
@@ -83,13 +85,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _analyse(arguments: argparse.Namespace) -> Bottlenecks:
     """Look at all spans at once, or part by part where there are too many."""
     from perflab.analysis.bottleneck import bottlenecks
+    from perflab.analysis.cohort import COHORTS
     from perflab.analysis.streamed import SAMPLED_SPANS, stream_bottlenecks
     from perflab.trace.store import read_spans
 
-    sources = [source for source in (arguments.source, arguments.baseline) if source]
+    cohort = arguments.baseline if arguments.baseline in COHORTS else None
+    sources = [arguments.source, *([arguments.baseline] if arguments.baseline and not cohort else [])]
     paths = [find_path(source, arguments.runs) for source in sources]
     scans = [_scan_large(path, arguments.at_once) for path in paths]
-    if len(paths) == 1 and scans[0] is not None:
+    if len(paths) == 1 and not cohort and scans[0] is not None:
         with following(scans[0].spans, "spans") as watch:
             return stream_bottlenecks(paths[0], watch=watch)
     tables, sampled = [], []
@@ -99,7 +103,7 @@ def _analyse(arguments: argparse.Namespace) -> Bottlenecks:
             sampled.append(
                 f"{source}: a sample of {len(tables[-1]):,} of {scan.spans:,} spans, all over the table"
             )
-    result = bottlenecks(tables[0], baseline=tables[1] if len(tables) > 1 else None)
+    result = bottlenecks(tables[0], baseline=tables[1] if len(tables) > 1 else cohort)
     return replace(result, refused=(*sampled, *result.refused))
 
 

@@ -1,8 +1,8 @@
 """How often something is named where nothing is wrong: ``python tests/accuracy/chance.py [RUNS]``.
 
 Two questions, on the demo's mended shop without a fault: of runs one after the other, each compared with the
-one before; and of random halves of one run, by traces and by stretches of time. At most one in twenty may name
-anything. And how much is missed for it: runs with a small delay planted by the agent are compared, too.
+one before; and of random halves of one run, by traces and by stretches of time. At most one in twenty may
+name anything. And how much is missed for it: runs with a small delay planted by the agent are compared, too.
 """
 
 from __future__ import annotations

@@ -58,6 +58,18 @@ def test_sums_are_those_of_all_spans_at_once(tmp_path, seed, files, generated):
 
 
 @pytest.mark.usefixtures("small_batches")
+def test_a_file_that_is_there_twice_changes_nothing(tmp_path):
+    """Its spans are counted as duplicates."""
+    table = random_forest(3, traces=100)
+    once = stream_bottlenecks(write_spans(table, tmp_path / "once/a.parquet", row_group_spans=100))
+    for name in ("a", "b"):
+        write_spans(table, tmp_path / f"twice/{name}.parquet", row_group_spans=100)
+    twice = stream_bottlenecks(tmp_path / "twice")
+    pd.testing.assert_frame_equal(twice.table, once.table, check_exact=True)
+    assert twice.counts == {**once.counts, "duplicates": len(table)}
+
+
+@pytest.mark.usefixtures("small_batches")
 def test_marked_traces_alone_are_taken_wherever_they_lie(tmp_path):
     """A batch without marked traces gives nothing if there are some elsewhere."""
     real = random_forest(1, traces=100)

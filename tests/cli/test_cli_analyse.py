@@ -136,3 +136,14 @@ def test_nothing_at_once_is_wrong_input(perflab, run: Run):
     """A bound below one span."""
     done = perflab("analyse", "latest", "--at-once", "0")
     assert (done.returncode, "--at-once 0 reads nothing" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("cohort", ["fast", "unloaded"])
+def test_cohorts_of_one_run(perflab, run: Run, cohort: str):
+    """In place of a baseline; the answer says how they were chosen."""
+    done = perflab("analyse", "latest", "--baseline", cohort, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["refused"][0].startswith("cohorts: the ")
+    expected = bottlenecks(run.spans, baseline=cohort)
+    assert [row["entity"] for row in answer["rows"]] == list(expected.table["entity"])
