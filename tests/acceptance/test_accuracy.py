@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "accuracy"))
-from faults import FAULTS, Fault
+from planted import FAULTS, Fault
 from play import FaultyShop, judge, summary, wilson
 
 pytestmark = pytest.mark.demo

@@ -27,7 +27,7 @@ from typing import Any
 import pandas as pd
 import psycopg
 import redis
-from faults import FAULTS, Fault
+from planted import FAULTS, Fault
 from psycopg.conninfo import make_conninfo
 
 from perflab.analysis.bottleneck import bottlenecks
