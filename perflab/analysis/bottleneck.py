@@ -139,7 +139,7 @@ def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | str | None = None)
     >>> found.answer, found.first["entity"], found.first["gain_ms"]
     ('named', 'stock: SELECT stock', 7.0)
     """
-    note = ()
+    note: tuple[str, ...] = ()
     if isinstance(baseline, str):
         spans, baseline, told = split_cohorts(spans, baseline)
         note = (told,)

@@ -39,8 +39,8 @@ def split_cohorts(spans: pd.DataFrame, baseline: str) -> tuple[pd.DataFrame, pd.
         A span table.
     baseline : {'fast', 'unloaded'}
         "fast": of each entry operation the slowest tenth of its requests (at least 20, at most a quarter)
-        against the fastest half. "unloaded": of each entry operation the third of its requests with most requests in
-        flight when they began, of whatever operation, against the third with fewest.
+        against the fastest half. "unloaded": of each entry operation the third of its requests with most
+        requests in flight when they began, of whatever operation, against the third with fewest.
 
     Returns
     -------
