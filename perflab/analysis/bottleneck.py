@@ -12,7 +12,10 @@ the greatest gain over all traffic is named.
 
 If that is an edge whose gap grows with the calls in flight, requests queue there because the callee's
 workers are busy. Then what they are busy with is named, if one entity is at least half of it: mending it
-lets the queue go, too (see `perflab.analysis.waiting`). The ranking is not touched by this.
+lets the queue go, too (see `perflab.analysis.waiting`). If it is an operation most of whose own time lies
+between calls that it makes over and over, these calls are named: that time goes with them (see
+`perflab.analysis.repeats`). The ranking is not touched by this, but against a baseline: there what is named
+comes first.
 """
 
 from __future__ import annotations
@@ -28,10 +31,13 @@ import pandas as pd
 from perflab.analysis.cohort import split_cohorts
 from perflab.analysis.criticalpath import CriticalPath, critical_path
 from perflab.analysis.difference import compare_paths, empty_differences
+from perflab.analysis.entity import OPERATION
 from perflab.analysis.markup import html_result, show_counts
+from perflab.analysis.pathtable import Walked
 from perflab.analysis.pattern import WAITING, Diagnosis, Finding
 from perflab.analysis.ranking import ALL, empty_ranking, rank
 from perflab.analysis.regression import find_regressions, put_first, rank_by_regression
+from perflab.analysis.repeats import find_loop
 from perflab.analysis.verdict import evidence, sentence_of_change, sentence_of_share
 from perflab.analysis.waiting import Waiting
 
@@ -61,20 +67,22 @@ class Bottlenecks:
     Attributes
     ----------
     table : pandas.DataFrame
-        Over all requests, greatest gain first: the columns of ``CriticalPath.table`` and ``entry``
-        ("all"), ``rank``, ``gain_ms`` (time an average request would save if the entity took none),
-        ``low_ms high_ms`` (95 % interval), ``share_low_ratio share_high_ratio`` (of ``share_ratio``),
-        ``calls_per_request``, ``stands_out``, ``pattern`` ("" where none is recognised), ``evidence``,
-        ``advice``. Empty where there are not enough requests.
+        Over all requests, greatest gain first (with a baseline what got slower before the rest): the
+        columns of ``CriticalPath.table`` and ``entry`` ("all"), ``rank``, ``gain_ms`` (time an average
+        request would save if the entity took none, or with a baseline, as much as there), ``low_ms
+        high_ms`` (95 % interval; NaN where an entity could not be compared), ``share_low_ratio
+        share_high_ratio`` (of ``share_ratio``), ``calls_per_request``, ``stands_out``, ``pattern`` (""
+        where none is recognised), ``evidence``, ``advice``. Empty where there are not enough requests.
     by_entry : pandas.DataFrame
         The same per entry operation with enough requests, each ranked on its own; gain and shares are of
         that operation's requests. The operation with most time in all comes first.
     first : dict or None
         The named bottleneck: its row of ``table`` and ``in_entry in_entry_share_ratio in_entry_gain_ms``,
         of the entry operation it costs most in all. If it is named for the queue it causes, ``waits_at
-        waits_ms holds_ratio`` say where, how long, and its part in it.
+        waits_ms holds_ratio`` say where, how long, and its part in it; if for what lies between its calls,
+        ``loops_in loop_ms`` say in which operation, and how much of its time.
     answer : str
-        "named", "nothing stands out" or "not enough traces".
+        "named", "nothing stands out" (with a baseline: nothing got slower) or "not enough traces".
     sentence : str
         The answer in plain English.
     differences : pandas.DataFrame
@@ -221,7 +229,7 @@ def conclude(
     diagnosis = Diagnosis(path.walked, waiting)
     findings = {row["entity"]: diagnosis.find(row) for row in table.to_dict("records")}
     table, by_entry = _explain(table, findings), _explain(by_entry, findings)
-    first = _name(table, by_entry, waiting)
+    first = _name(table, by_entry, waiting, path.walked)
     if first:
         table["stands_out"] |= table["entity"] == first["entity"]
     if first and not differences.empty:
@@ -286,8 +294,10 @@ def _explain(table: pd.DataFrame, findings: Mapping[str, Finding]) -> pd.DataFra
     )
 
 
-def _name(table: pd.DataFrame, by_entry: pd.DataFrame, waiting: Waiting) -> dict[str, Any] | None:
-    """Return the row of the greatest gain that stands out, or of what makes requests wait there."""
+def _name(
+    table: pd.DataFrame, by_entry: pd.DataFrame, waiting: Waiting, walked: Walked
+) -> dict[str, Any] | None:
+    """Return the row of the greatest gain that stands out, or of what its time goes with."""
     apart = table[table["stands_out"]]
     if apart.empty:
         return None
@@ -301,7 +311,15 @@ def _name(table: pd.DataFrame, by_entry: pd.DataFrame, waiting: Waiting) -> dict
             f"; requests wait {edge['gain_ms']:.3g} ms on average at {edge['entity']} to be accepted, and "
             f"this is {holder.share_ratio:.0%} of what the workers behind it are busy with"
         )
-        row["stands_out"] = True
+    elif row["kind"] == OPERATION and (loop := find_loop(walked, row["entity"])):
+        operation = row
+        row = table[table["entity"] == loop.entity].to_dict("records")[0]
+        row["loops_in"], row["loop_ms"] = operation["entity"], loop.between_ms
+        row["evidence"] += (
+            f"; {loop.between_ms:.3g} ms per request, {loop.between_ratio:.0%} of the own time of "
+            f"{operation['entity']}, lie between such calls and go with them"
+        )
+    row["stands_out"] = True
     of_entity = by_entry[by_entry["entity"] == row["entity"]]
     # where it stands out before where it does not, then by its time in all
     worst = of_entity.sort_values(["stands_out", "exclusive_ns"], ascending=False).head(1)

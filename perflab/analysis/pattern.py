@@ -19,13 +19,11 @@ import pandas as pd
 
 from perflab.analysis.entity import EDGE
 from perflab.analysis.pathtable import Walked
+from perflab.analysis.repeats import MANY_CALLS, calls_per_parent
 from perflab.analysis.waiting import Waiting
 from perflab.analysis.walk import ON_PATH
 
 Int64s = npt.NDArray[np.int64]
-
-MANY_CALLS = 5
-"""Calls of one kind in a row under one parent, on average, that make N+1 of it."""
 
 SEQUENTIAL_CALLS = 3
 """Different calls in a row under one parent that are worth a thought of doing them side by side."""
@@ -72,7 +70,7 @@ class Diagnosis:
         sizes = np.bincount(self.code, minlength=len(walked.entities.table))
         self.rows_of = np.split(self.rows[by_code], np.cumsum(sizes)[:-1])
         self.place = {name: code for code, name in enumerate(walked.entities.names)}
-        self.per_parent = self._calls_per_parent()
+        self.per_parent = calls_per_parent(walked)
         self.beside = self._calls_beside()
 
     def find(self, row: Mapping[str, Any]) -> Finding:
@@ -154,15 +152,6 @@ class Diagnosis:
             "late (cache, queue, circuit breaker)."
             + (" Calls that do not need each other's answer can run side by side." if sequential else ""),
         )
-
-    def _calls_per_parent(self) -> npt.NDArray[np.float64]:
-        """Return per entity how many of its calls follow each other under one parent, on average."""
-        size = len(self.walked.entities.table)
-        parent = self.walked.forest.parent_row[self.rows]
-        parent = np.where(parent < 0, self.rows, parent)  # roots follow nobody
-        pairs = np.unique(parent * max(1, size) + self.code)
-        parents = np.bincount(pairs % max(1, size), minlength=size)
-        return np.bincount(self.code, minlength=size) / np.maximum(parents, 1)
 
     def _calls_beside(self) -> npt.NDArray[np.float64]:
         """Return per entity how many different services its parent calls in a row, on average.

@@ -67,6 +67,12 @@ def sentence_of_share(first: Mapping[str, Any] | None, table: pd.DataFrame) -> s
             f"behind {first['waits_at']} are busy with, and requests wait there {first['waits_ms']:.3g} ms "
             f"on average to be accepted; its own time is {first['gain_ms']:.3g} ms of an average request."
         )
+    if "loops_in" in first:
+        return (
+            f"{first['entity']} holds requests up most, called over and over by {first['loops_in']}: "
+            f"{first['calls_per_request']:.3g} calls and {first['gain_ms']:.3g} ms per request, and "
+            f"{first['loop_ms']:.3g} ms more of {first['loops_in']}'s own time lie between these calls."
+        )
     text = (
         f"{first['entity']} holds requests up most: {first['share_ratio']:.0%} of the time of all requests. "
         f"Without it an average request would take {first['gain_ms']:.3g} ms less "
@@ -108,6 +114,11 @@ def sentence_of_change(first: Mapping[str, Any] | None, table: pd.DataFrame) -> 
         text += (
             f"; it is {first['holds_ratio']:.0%} of what the workers behind {first['waits_at']} are busy "
             f"with, and requests wait there {first['waits_ms']:.3g} ms longer to be accepted"
+        )
+    if "loops_in" in first:
+        text += (
+            f"; {first['loops_in']} calls it over and over, and {first['loop_ms']:.3g} ms more of its own "
+            f"time lie between these calls"
         )
     others = int(table["stands_out"].sum()) - 1
     if others:
