@@ -35,9 +35,9 @@ from perflab.analysis.entity import OPERATION
 from perflab.analysis.markup import html_result, show_counts
 from perflab.analysis.pathtable import Walked
 from perflab.analysis.pattern import WAITING, Diagnosis, Finding
-from perflab.analysis.ranking import ALL, empty_ranking, rank
+from perflab.analysis.ranking import ALL, empty_ranking, rank, set_apart
 from perflab.analysis.regression import find_regressions, put_first, rank_by_regression
-from perflab.analysis.repeats import find_loop
+from perflab.analysis.repeats import Loop, find_loop
 from perflab.analysis.verdict import evidence, sentence_of_change, sentence_of_share
 from perflab.analysis.waiting import Waiting
 
@@ -155,7 +155,10 @@ def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | str | None = None)
     refused = [*note, *path.refused]
     differences = empty_differences()
     if baseline is not None:
-        differences, not_compared = compare_paths(critical_path(baseline), path, MIN_ENTRY_REQUESTS)
+        compared, not_compared = compare_paths(
+            critical_path(baseline), path, MIN_ENTRY_REQUESTS, with_few=True
+        )
+        differences = compared[compared["p_value"].notna()].reset_index(drop=True)
         refused.extend(not_compared)
         if differences.empty:
             refused.append("nothing could be compared with the baseline: ranked as without one")
@@ -172,7 +175,7 @@ def bottlenecks(spans: pd.DataFrame, baseline: pd.DataFrame | str | None = None)
         if differences.empty:
             return table
         sizes = {one: size for one, (size, _) in weights.items() if name in (ALL, one)}
-        return rank_by_regression(table, find_regressions(differences, sizes))
+        return rank_by_regression(table, find_regressions(compared, sizes))
 
     rankings, not_ranked = rank_entries(weights, ranked)
     return conclude(ranked(), rankings, path, path.counts, (*refused, *not_ranked), differences)
@@ -299,9 +302,11 @@ def _name(
 ) -> dict[str, Any] | None:
     """Return the row of the greatest gain that stands out, or of what its time goes with."""
     apart = table[table["stands_out"]]
-    if apart.empty:
+    top = (table if apart.empty else apart).head(1).to_dict("records")
+    loop = find_loop(walked, top[0]["entity"]) if top and top[0]["kind"] == OPERATION else None
+    if not top or (apart.empty and not (loop and _stands_out_with_loop(table, loop))):
         return None
-    row: dict[str, Any] = apart.iloc[[0]].to_dict("records")[0]
+    row: dict[str, Any] = top[0]
     if row["pattern"] == WAITING and (holder := waiting.holder(row["entity"])):
         edge = row
         row = table[table["entity"] == holder.entity].to_dict("records")[0]
@@ -311,13 +316,12 @@ def _name(
             f"; requests wait {edge['gain_ms']:.3g} ms on average at {edge['entity']} to be accepted, and "
             f"this is {holder.share_ratio:.0%} of what the workers behind it are busy with"
         )
-    elif row["kind"] == OPERATION and (loop := find_loop(walked, row["entity"])):
-        operation = row
+    elif loop:
         row = table[table["entity"] == loop.entity].to_dict("records")[0]
-        row["loops_in"], row["loop_ms"] = operation["entity"], loop.between_ms
+        row["loops_in"], row["loop_ms"] = top[0]["entity"], loop.between_ms
         row["evidence"] += (
             f"; {loop.between_ms:.3g} ms per request, {loop.between_ratio:.0%} of the own time of "
-            f"{operation['entity']}, lie between such calls and go with them"
+            f"{top[0]['entity']}, lie between such calls and go with them"
         )
     row["stands_out"] = True
     of_entity = by_entry[by_entry["entity"] == row["entity"]]
@@ -328,3 +332,14 @@ def _name(
         row["in_entry_share_ratio"] = entry["share_ratio"]
         row["in_entry_gain_ms"] = entry["gain_ms"]
     return row
+
+
+def _stands_out_with_loop(table: pd.DataFrame, loop: Loop) -> bool:
+    """Tell whether calls stand out together with the time of the first operation that goes with them."""
+    share, low = (table[name].to_numpy().copy() for name in ("share_ratio", "share_low_ratio"))
+    calls = int(np.flatnonzero(table["entity"] == loop.entity)[0])
+    for values in (share, low):
+        values[calls] += loop.between_ratio * values[0]
+        values[0] *= 1 - loop.between_ratio
+    order = np.argsort(-share, kind="stable")
+    return bool(order[0] == calls and set_apart(share[order], low[order])[0])

@@ -234,10 +234,10 @@ def _sums(path: CriticalPath, among: npt.NDArray[np.bool_]) -> pd.DataFrame:
 
 
 def _sentence(row: dict[str, object]) -> str:
-    change = (
-        f"{row['delta_ms']:+.3g} ms per request ({row['low_ms']:+.3g} to {row['high_ms']:+.3g} ms), "
-        f"from {row['before_ms']:.3g} to {row['after_ms']:.3g} ms"
-    )
+    is_few = row["low_ms"] != row["low_ms"]
+    interval = "too few for an interval" if is_few else f"{row['low_ms']:+.3g} to {row['high_ms']:+.3g} ms"
+    how = f"from {row['before_ms']:.3g} to {row['after_ms']:.3g} ms"
+    change = f"{row['delta_ms']:+.3g} ms per request ({interval}), {how}"
     if row["structure"]:
         return f"{change}: {row['structure']}"
     return (

@@ -84,7 +84,7 @@ def find_regressions(differences: pd.DataFrame, requests: Mapping[str, int]) -> 
     Parameters
     ----------
     differences : pandas.DataFrame
-        Of `perflab.analysis.difference.compare_paths`.
+        Of `perflab.analysis.difference.compare_paths`, also of entry operations with few requests.
     requests : mapping of str to int
         Requests of each entry operation now.
 
@@ -93,14 +93,14 @@ def find_regressions(differences: pd.DataFrame, requests: Mapping[str, int]) -> 
     pandas.DataFrame
         One row per entity: ``entity added_ms low_ms high_ms regressed evidence``. ``added_ms`` is the sum of
         its ``delta_ms`` (at most ``request_delta_ms``) over the entry operations, each weighed by its part
-        of ``requests``; the interval's half widths add up as independent errors do. ``evidence`` is of the
-        entry operation where it adds
-        most in all.
+        of ``requests``; the interval's half widths add up as independent errors do (NaN where one is
+        unknown, for want of requests). ``evidence`` is of the entry operation where it adds most in all.
     """
     columns = ["entity", "added_ms", "low_ms", "high_ms", "regressed", "evidence"]
     if differences.empty:
         return pd.DataFrame({name: pd.Series(dtype="object") for name in columns})
-    drift = Drift.of(differences)
+    drift = Drift.of(differences[differences["p_value"].notna()])
+    differences = differences[differences["delta_ms"].notna()]
     total = max(1, sum(requests.values()))
     weight = np.array([requests.get(entry, 0) / total for entry in differences["entry"]])
     most = np.maximum(differences["request_delta_ms"].to_numpy(), 0.0)
@@ -119,8 +119,9 @@ def find_regressions(differences: pd.DataFrame, requests: Mapping[str, int]) -> 
     by_entity = table.groupby("entity", sort=True)
     found = by_entity[["added_ms", "below", "above"]].sum()
     found["regressed"] = by_entity["regressed"].any() & (found["added_ms"] > 0)
-    found["low_ms"] = found["added_ms"] - np.sqrt(found.pop("below"))
-    found["high_ms"] = found["added_ms"] + np.sqrt(found.pop("above"))
+    is_few = by_entity["below"].agg(lambda widths: widths.isna().any())
+    found["low_ms"] = (found["added_ms"] - np.sqrt(found.pop("below"))).mask(is_few)
+    found["high_ms"] = (found["added_ms"] + np.sqrt(found.pop("above"))).mask(is_few)
     most = (
         table.sort_values("added_ms", ascending=False, kind="stable")
         .drop_duplicates("entity")

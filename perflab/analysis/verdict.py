@@ -97,7 +97,7 @@ def sentence_of_change(first: Mapping[str, Any] | None, table: pd.DataFrame) -> 
         The ranking.
     """
     if first is None:
-        compared = table.dropna(subset=["gain_ms"])
+        compared = table.dropna(subset=["gain_ms", "low_ms"])
         if compared.empty:
             return "Nothing stands out against the baseline: no entity is in both."
         row = compared.loc[compared["gain_ms"].abs().idxmax()]

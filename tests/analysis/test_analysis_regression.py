@@ -71,6 +71,19 @@ class TestNaming:
         assert (pay["entity"], bool(pay["stands_out"])) == ("payment: POST bank", True)
         assert not firsts.drop(index="perflab: pay")["stands_out"].any()
 
+    def test_an_operation_with_few_requests_is_ranked_but_not_named(self):
+        """A dozen of payments, all very slow: first, with nothing said of chance."""
+        before, after = (shop(seed=seed, requests=110, slow=slow) for seed, slow in
+                         ((1, {}), (2, {"payment: POST bank": 300})))  # fmt: skip
+        found = bottlenecks(after, baseline=before)
+        first = found.table.iloc[0]
+        assert (first["entity"], bool(first["stands_out"])) == ("payment: POST bank", False)
+        assert first["gain_ms"] > 20
+        assert np.isnan(first["low_ms"])
+        assert "(too few for an interval)" in first["evidence"]
+        assert (found.answer, "perflab: pay" in set(found.differences["entry"])) == (NOTHING, False)
+        assert "nan" not in found.sentence
+
     def test_too_little_to_compare_is_ranked_as_without_a_baseline(self, before):
         """And said to be."""
         found = bottlenecks(before, baseline=shop(seed=1, requests=10))
@@ -169,6 +182,7 @@ class TestParts:
             "request_delta_ms": [3.0, 2.0],
             "request_low_ms": [2.0, 1.0],
             "request_margin_ms": [0.5, 0.5],
+            "p_value": [0.001, 0.5],
             "differs": [True, False],
             "evidence": ["+4", "-1"],
         }

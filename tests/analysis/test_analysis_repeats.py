@@ -66,6 +66,14 @@ def test_an_operation_is_named_itself_where_its_time_is_its_own(calls, call_ms, 
     assert "loops_in" not in (bottlenecks(table).first or {})
 
 
+def test_calls_and_what_lies_between_them_stand_out_together():
+    """17 ms of the operation's own, 14 of calls: neither stands out alone; 13 of the 17 go with the calls."""
+    found = bottlenecks(looping(14, 1.0, 1.0))
+    assert found.table["gain_ms"].tolist() == pytest.approx([17.0, 14.0])
+    assert (found.first["entity"], found.first["loop_ms"]) == ("shop: SELECT item", pytest.approx(13.0))
+    assert found.table["stands_out"].tolist() == [False, True]
+
+
 def test_against_a_baseline_the_calls_come_first():
     """An N+1 that is new: what is named is put before the operation."""
     found = bottlenecks(looping(20, 1.0, 1.5), baseline=looping(1, 1.0, 0.0))
