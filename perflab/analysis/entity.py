@@ -98,8 +98,8 @@ def find_entities(spans: pd.DataFrame, forest: Forest, *, with_edges: bool = Tru
     second = np.where(is_edge, service_code[callee_row], np.asarray(name.codes, dtype=np.int64))
     span = max(len(service.categories), len(name.categories)) + 1
     key = (is_edge * span + service_code + 1) * span + second + 1
-    inverse, used = pd.factorize(key)
-    first_row = np.empty(len(used), dtype=np.int64)
+    inverse, used = _number(key)
+    first_row = np.empty(used, dtype=np.int64)
     first_row[inverse[::-1]] = np.arange(size - 1, -1, -1)  # the last written, the first row, stays
 
     services = [*service.categories.astype(object), ""]
@@ -109,7 +109,7 @@ def find_entities(spans: pd.DataFrame, forest: Forest, *, with_edges: bool = Tru
         for row in first_row.tolist()
     ]
     columns = ["entity", "kind", "service", "name", "caller", "callee"]
-    table = pd.DataFrame(rows, columns=columns, index=range(len(used))).astype("str")
+    table = pd.DataFrame(rows, columns=columns, index=range(used)).astype("str")
     distinct = table.drop_duplicates("entity").sort_values("entity", ignore_index=True)
     place = pd.Index(distinct["entity"]).get_indexer(table["entity"])
     code = place[inverse] if size else np.zeros(0, dtype=np.int64)
@@ -128,11 +128,26 @@ def find_callees(spans: pd.DataFrame, forest: Forest) -> Int64s:
     is_callee = (parent_row >= 0) & np.asarray(kind == "client")[parent_row] & ~np.asarray(kind == "consumer")
     is_callee &= service_code != service_code[parent_row]
     callee = np.flatnonzero(is_callee)
-    span_id = spans["span_id"].to_numpy()[callee]
-    is_other = ~np.asarray(kind == "server")[callee]
-    worst_first = callee[np.lexsort((span_id, is_other))[::-1]]
+    callee_row[parent_row[callee]] = callee
+    # most callers have one callee: the others choose
+    several = callee[np.bincount(parent_row[callee], minlength=len(spans))[parent_row[callee]] > 1]
+    span_id = spans["span_id"].to_numpy()[several]
+    is_other = ~np.asarray(kind == "server")[several]
+    worst_first = several[np.lexsort((span_id, is_other))[::-1]]
     callee_row[parent_row[worst_first]] = worst_first  # the last written, the best, stays
     return callee_row
+
+
+def _number(key: Int64s) -> tuple[Int64s, int]:
+    """Return the number of each key among the distinct ones, and how many those are."""
+    highest = int(key.max(initial=0))
+    if highest > 4 * len(key) + 1024:
+        inverse, used = pd.factorize(key)
+        return inverse, len(used)
+    is_there = np.zeros(highest + 1, dtype=bool)
+    is_there[key] = True
+    number = np.cumsum(is_there) - 1
+    return number[key], int(is_there.sum())
 
 
 def _describe(

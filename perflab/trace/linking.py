@@ -141,31 +141,35 @@ def _put_in_order(
 ) -> None:
     """Write a trace's rows to ``order[reached:]``, by depth, then start, then span id, then kind.
 
-    Rows that come by start already, as files hold them, are only dealt out by depth. ``levels`` is room for a
-    number per depth, all 0 before and after.
+    Rows are dealt out by depth first; what is in order within a depth, as all of it is where rows come by
+    start, is left as it is. ``levels`` is room for a number per depth, all 0 before and after.
     """
     deepest = 0
-    is_sorted = True
+    for at in range(count):
+        deepest = max(deepest, depth[members[at]])
+        levels[depth[members[at]] + 1] += 1
+    for level in range(deepest + 1):
+        levels[level + 1] += levels[level]
     for at in range(count):
         row = members[at]
-        deepest = max(deepest, depth[row])
-        levels[depth[row] + 1] += 1
-        if at > 0:
-            before = members[at - 1]
+        order[reached + levels[depth[row]]] = row
+        levels[depth[row]] += 1
+    begin = 0
+    for level in range(deepest + 1):
+        end = levels[level]
+        is_sorted = True
+        for at in range(reached + begin + 1, reached + end):
+            row, before = order[at], order[at - 1]
             is_sorted &= start_ns[before] < start_ns[row] or (
                 start_ns[before] == start_ns[row] and span_id[before] < span_id[row]
             )
-    if is_sorted:
-        for level in range(deepest + 1):
-            levels[level + 1] += levels[level]
-        for at in range(count):
-            row = members[at]
-            order[reached + levels[depth[row]]] = row
-            levels[depth[row]] += 1
-    else:
-        sort_places(members, count, depth, start_ns, span_id, kind, spare)
-        for at in range(count):
-            order[reached + at] = members[at]
+        if not is_sorted:
+            for at in range(end - begin):
+                members[at] = order[reached + begin + at]
+            sort_places(members, end - begin, start_ns, span_id, kind, kind, spare)
+            for at in range(end - begin):
+                order[reached + begin + at] = members[at]
+        begin = end
     for level in range(deepest + 2):
         levels[level] = 0
 
