@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+LINES_EVERY_S = 5.0
+"""Time between lines about long work, where nobody watches."""
+
 
 class Teller:
     """Says what is going on, in plain lines."""
@@ -76,17 +79,17 @@ def following(total: int, of: str) -> Iterator[Callable[[int, int], None]]:
 
         with tqdm(total=total, unit=f" {of}", unit_scale=True, leave=False) as bar:
 
-            def advance(done: int, _: int) -> None:
+            def advance(done: int, of_all: int) -> None:
+                bar.total = of_all
                 bar.update(done - bar.n)
 
             yield advance
         return
-    teller, told = Teller(sys.stderr), [0]
+    teller, told_s = Teller(sys.stderr), [time.monotonic()]
 
     def tell(done: int, of_all: int) -> None:
-        tenth = 10 * done // max(1, of_all)
-        if tenth > told[0]:
-            told[0] = tenth
+        if done >= of_all or time.monotonic() - told_s[0] >= LINES_EVERY_S:
+            told_s[0] = time.monotonic()
             teller.say(f"{done:,} of {of_all:,} {of}")
 
     yield tell

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from perflab.cli._progress import Teller, interruptible, uninterrupted
+from perflab.cli._progress import Teller, following, interruptible, uninterrupted
 
 
 def test_events_are_told_in_plain_lines():
@@ -64,3 +64,12 @@ def test_cleaning_up_ends_before_an_interrupt_is_heard(number):
     # THEN it came to its end first, and the old handler is back
     assert done == ["cleaned up"]
     assert signal.getsignal(number) is before
+
+
+def test_long_work_tells_lines_where_nobody_watches(capsys):
+    """Not every step: the last one at once, others after some seconds."""
+    with following(1000, "spans") as watch:
+        watch(250, 1000)
+        watch(1000, 1000)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("s  1,000 of 1,000 spans")
