@@ -76,10 +76,12 @@ class Comparison:
         that makes none in practice: the greatest of 0.05 ms, 5 % of the lesser of the two and 1 % of the
         operation's mean duration); ``effect_size`` (Cohen's d); ``calls_before calls_after`` (per
         request); ``more_calls_ms slower_calls_ms structure_ms`` (parts of the difference) and
-        ``structure`` (which side lacks the entity); ``p_value``; ``q_value`` (adjusted over the rows of
+        ``structure`` (which side lacks the entity); ``request_delta_ms request_low_ms request_high_ms
+        request_margin_ms`` (of the requests as a whole); ``p_value``; ``q_value`` (adjusted over the rows of
         ``table`` and ``latency``); ``verdict``: "better", "worse", "same" (the interval lies within the
-        margin) or "cannot say" (it does not, and there is no change beyond chance and margin; or there are
-        too few requests); ``evidence``, a sentence. NaN where there is nothing to tell.
+        margin) or "cannot say" (it does not, and there is no change beyond chance and margin; or the
+        critical path may only have moved here from calls beside it, as no request is surely longer or
+        shorter; or there are too few requests); ``evidence``, a sentence. NaN where there is nothing to tell.
     latency : pandas.DataFrame
         One row per entry operation (and "all", whose mix of operations is compared along with them) and
         ``quantity``: "p50", "p95", "p99" (``unit`` "ms") and "error_ratio" ("ratio"). ``before after
@@ -214,7 +216,8 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Comparison:
     pairs = measure_latency(old, new)
     p_values = np.array([pair.p_value() for pair in pairs.values()], dtype=np.float64)
     q_values = _adjusted(np.concatenate([table["p_value"], p_values]))
-    table = _judge(table, q_values[: len(table)])
+    structure = changed_structure(old.path, new.path)
+    table = _judge(table, q_values[: len(table)], set(structure["entity"]))
     latency = latency_changes(pairs, p_values, q_values[len(table) :])
     if old.is_generated != new.is_generated:
         generated, other = ("before", "after") if old.is_generated else ("after", "before")
@@ -226,7 +229,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Comparison:
     return Comparison(
         table=table,
         latency=latency,
-        structure=changed_structure(old.path, new.path),
+        structure=structure,
         answer=answer,
         sentence=_sentence(table, latency),
         counts=MappingProxyType({name: side.path.counts for name, side in sides.items()}),
@@ -243,7 +246,7 @@ def _adjusted(p_values: Floats) -> Floats:
     return adjusted
 
 
-def _judge(table: pd.DataFrame, q_values: Floats) -> pd.DataFrame:
+def _judge(table: pd.DataFrame, q_values: Floats, on_one_side: set[str]) -> pd.DataFrame:
     """Return the differences with what may be said of each, sorted."""
     rows = table.drop(columns=["differs"]).to_dict("records")
     for row, q_value in zip(rows, q_values.tolist(), strict=True):
@@ -251,7 +254,9 @@ def _judge(table: pd.DataFrame, q_values: Floats) -> pd.DataFrame:
         evidence = row.pop("evidence")
         row["q_value"] = q_value
         row["verdict"] = verdict_of(change, row["margin_ms"], q_value)
-        row["evidence"] = _explain(row, evidence)
+        has_moved = row["verdict"] in (WORSE, BETTER) and _may_have_moved(row, on_one_side)
+        row["verdict"] = CANNOT_SAY if has_moved else row["verdict"]
+        row["evidence"] = _explain(row, evidence, has_moved=has_moved)
     # of equal differences the first by name; NaN, where one side has no requests, comes last
     rows.sort(
         key=lambda row: (
@@ -268,9 +273,25 @@ def _judge(table: pd.DataFrame, q_values: Floats) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(kinds)
 
 
-def _explain(row: Mapping[str, Any], change: str) -> str:
+def _may_have_moved(row: Mapping[str, Any], on_one_side: set[str]) -> bool:
+    """Tell whether a difference may be the critical path's alone, which went to another call beside it.
+
+    So it is where both sides have the entity, most of the difference is calls that are on the path now and
+    were not (or the other way round), and the requests as a whole are not surely longer, or shorter.
+    """
+    by_calls = row["more_calls_ms"] + row["structure_ms"]
+    if row["entity"] in on_one_side or abs(by_calls) < abs(row["delta_ms"]) / 2:
+        return False
+    is_slower = row["delta_ms"] > 0
+    return bool(not (row["request_low_ms"] > 0 if is_slower else row["request_high_ms"] < 0))
+
+
+def _explain(row: Mapping[str, Any], change: str, *, has_moved: bool) -> str:
     if math.isnan(row["low_ms"]):
         return f"too few requests of {row['entry']}"
+    if has_moved:
+        longer = "longer" if row["delta_ms"] > 0 else "shorter"
+        return f"{change}; but requests as a whole are not surely {longer}: the critical path may have moved"
     margin = f"{row['margin_ms']:.2g} ms"
     if row["verdict"] == SAME:
         return f"{change}; within {margin}, which makes no difference in practice"

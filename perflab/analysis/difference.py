@@ -41,6 +41,7 @@ _COLUMNS = {
     "effect_size": "float64",
     "request_delta_ms": "float64",
     "request_low_ms": "float64",
+    "request_high_ms": "float64",
     "request_margin_ms": "float64",
     "calls_before": "float64",
     "calls_after": "float64",
@@ -84,7 +85,7 @@ def compare_paths(
         1 % of the operation's mean duration); ``effect_size`` (the difference over the pooled standard
         deviation of a request's exclusive time, Cohen's d; NaN where no request differs from another);
         ``request_delta_ms`` (by how much the operation's requests as a whole are longer, which is the sum
-        over its entities), ``request_low_ms`` (the lower end of its 95 % interval) and ``request_margin_ms``
+        over its entities), ``request_low_ms request_high_ms`` (its 95 % interval) and ``request_margin_ms``
         (5 % of the lesser mean, at least 0.05 ms);
         ``calls_before calls_after`` (per request, on the path); ``more_calls_ms`` (calls added, at the
         baseline's time of a call), ``slower_calls_ms`` (calls there are, each slower) and ``structure_ms``
@@ -135,14 +136,16 @@ def _compare_entry(before: CriticalPath, after: CriticalPath, entry: str, is_eno
     ]
     mean_durations = [_mean_ms(of_side) for of_side in durations]
     low = high = p_value = np.full(len(names), np.nan)
-    request_delta, request_low = mean_durations[1] - mean_durations[0], float("nan")
+    request_delta = mean_durations[1] - mean_durations[0]
+    request_low = request_high = float("nan")
     if is_enough:
         seeds = paired_seeds(*[(len(of_side), int(of_side.sum())) for of_side in durations])
         rounds, blocks = _rounds((before, after), masks, names, seeds)
         low, high = interval(rounds[1] - rounds[0], delta, min(blocks))
         p_value = p_values(delta, [side.std(axis=0) for side in rounds], blocks)
         request_rounds = (rounds[1].sum(axis=1) - rounds[0].sum(axis=1))[:, None]
-        request_low = float(interval(request_rounds, np.array([request_delta]), min(blocks))[0][0])
+        bounds = interval(request_rounds, np.array([request_delta]), min(blocks))
+        request_low, request_high = (float(bound[0]) for bound in bounds)
     margin = np.maximum(
         PRACTICAL_RATIO * np.fmin(means[0], means[1]),
         SMALLEST_RATIO * np.fmin(mean_durations[0], mean_durations[1]),
@@ -163,6 +166,7 @@ def _compare_entry(before: CriticalPath, after: CriticalPath, entry: str, is_eno
             "effect_size": _effect(delta, spreads, sizes),
             "request_delta_ms": request_delta,
             "request_low_ms": request_low,
+            "request_high_ms": request_high,
             "request_margin_ms": max(
                 SMALLEST_MS, PRACTICAL_RATIO * float(np.fmin(mean_durations[0], mean_durations[1]))
             ),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from perflab.trace.scan import SpanScan
 
 AT_ONCE = 5_000_000
-"""Spans held in memory: about 3 GB with all that is derived from them."""
+"""Spans held in memory: about 2 GB with all that is derived from them."""
 
 _SHOWN = ("rank", "entity", "kind", "calls", "mean_ms", "share_ratio", "gain_ms", "low_ms", "high_ms")
 

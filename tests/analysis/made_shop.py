@@ -130,3 +130,14 @@ def saturated(workers: int, service_ms: float, line_ms: float = 1.0, requests: i
         server = S("shop", "GET /", start, end, "server", children=[query])
         trees.append(S("web", "GET shop", begin, end + line, "client", children=[server]))
     return spans(trees)
+
+
+def beside(first_ms: float, second_ms: float) -> pd.DataFrame:
+    """Return 400 requests that make two calls, a and b, beside each other, and wait for the longer one."""
+    rng = np.random.default_rng(int(first_ms))
+    requests = []
+    for at in range(0, 40_000, 100):
+        first, second = (at + 2 + ms * float(rng.uniform(0.95, 1.05)) for ms in (first_ms, second_ms))
+        calls = [S("shop", "a", at + 2, first, "client"), S("shop", "b", at + 2, second, "client")]
+        requests.append(S("shop", "GET /", at, max(first, second) + 1, kind="server", children=calls))
+    return spans(requests)

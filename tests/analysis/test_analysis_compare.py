@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from made_shop import shop
+from made_shop import beside, shop
 
 import perflab as pf
 from perflab.errors import AnalysisError, SchemaError
@@ -94,6 +94,16 @@ class TestWhatChanged:
             "stock: SELECT goods": "appeared",
             "stock: SELECT stock": "vanished",
         }
+
+    def test_a_path_that_only_moved_is_no_change(self):
+        """From one of two calls side by side to the other: no request is longer or shorter for it."""
+        found = pf.compare(beside(20, 12), beside(12, 20))
+        rows = found.table.set_index("entity")
+        assert rows.loc[["shop: a", "shop: b"], "verdict"].tolist() == ["cannot say", "cannot say"]
+        assert rows.loc["shop: b", "evidence"].endswith(
+            "but requests as a whole are not surely longer: the critical path may have moved"
+        )
+        assert found.answer not in ("worse", "better")
 
     def test_the_other_way_round_is_the_mirror_image(self):
         """Swapped arguments swap the signs, the ends of the intervals and the verdicts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from made_shop import shop
+from made_shop import beside, shop
 from queueing import Beside, Call, One, Station, System, Work, poisson, simulate
 
 from perflab.analysis.bottleneck import NAMED, NOTHING, bottlenecks
@@ -103,19 +103,7 @@ class TestWhatIsNoRegression:
 
     def test_a_path_that_moves_between_calls_side_by_side(self):
         """Two calls beside each other change places; no request is longer for it."""
-
-        def run(first_ms: float, second_ms: float) -> pd.DataFrame:
-            rng = np.random.default_rng(int(first_ms))
-            requests = []
-            for at in range(0, 40_000, 100):
-                ends = [at + 2 + ms * rng.uniform(0.95, 1.05) for ms in (first_ms, second_ms)]
-                calls = [
-                    S("shop", name, at + 2, end, kind="client") for name, end in zip("ab", ends, strict=True)
-                ]
-                requests.append(S("shop", "GET /", at, max(ends) + 1, kind="server", children=calls))
-            return spans(requests)
-
-        found = bottlenecks(run(12, 20), baseline=run(20, 12))
+        found = bottlenecks(beside(12, 20), baseline=beside(20, 12))
         assert found.differences.set_index("entity").loc["shop: b", "differs"]
         assert (found.answer, found.first) == (NOTHING, None)
 
