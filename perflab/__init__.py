@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Arrivals": "perflab.load.arrivals",
+    "Experiment": "perflab.load.experiment",
     "Guard": "perflab.load.guard",
     "Run": "perflab.run",
     "Scenario": "perflab.traffic.scenario",
@@ -20,6 +21,7 @@ _WHERE = {
     "call_graph": "perflab.analysis.callgraph",
     "compare": "perflab.analysis.compare",
     "critical_path": "perflab.analysis.criticalpath",
+    "fit_causal": "perflab.analysis.causal",
     "fit_capacity": "perflab.analysis.capacity",
     "latency": "perflab.analysis.latency",
     "launch": "perflab.load.launch",

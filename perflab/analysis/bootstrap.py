@@ -158,6 +158,23 @@ def interval(rounds: Floats, estimate: Floats, blocks: int) -> tuple[Floats, Flo
     )
 
 
+def student_interval(values: Floats) -> tuple[float, float, float]:
+    """Return the mean of independent values and its 95 % interval by Student's t; NaN below two of them.
+
+    Examples
+    --------
+    >>> [round(bound, 2) for bound in student_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))]
+    [3.0, 1.04, 4.96]
+    """
+    if not len(values):
+        return math.nan, math.nan, math.nan
+    mean, freedom = float(values.mean()), len(values) - 1
+    if not freedom:
+        return mean, math.nan, math.nan
+    half = _student_quantile(freedom) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
 def p_values(delta: Floats, errors: Sequence[Floats], blocks: Sequence[int]) -> Floats:
     """Return two-sided p-values of differences between independent samples.
 

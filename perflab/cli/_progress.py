@@ -35,6 +35,11 @@ class Teller:
                 self.say(
                     "load: " + ", ".join(f"{name.replace('_', ' ')} {details[name]}" for name in counted)
                 )
+        elif what == "block":
+            self.say(
+                f"experiment: block {details['number']} of {details['of']}, {details['entity']} waits "
+                f"{details['delay_ms']:g} ms"
+            )
         elif what == "phase":
             self.say(_PHASES.get(details["name"], details["name"]))
         elif what in ("hole", "notice", "leak", "guard tripped", "service lost", "service died", "mark lost"):

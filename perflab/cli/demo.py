@@ -3,7 +3,7 @@
 Starts a private PostgreSQL and Redis, the shop's services with the agent in each, and real users; sends
 shadow traffic that places orders and pays; proves that production was not touched; writes one HTML report
 that names the bottleneck; leaves nothing running. The natural hotspot is in the shop on purpose; '--mended'
-takes it out, '--slow ENTITY=MS' plants another.
+takes it out, '--slow ENTITY=MS' plants another; '--confirm ENTITY' tests by experiment whether one is.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perflab.cli._progress import Teller, interruptible
+from perflab.cli.confirm import add_experiment, as_told, fitted, read_experiment
 from perflab.errors import ConfigError, PerflabError
 from perflab.units import NS_PER_S, duration_ns
 
 if TYPE_CHECKING:
     from perflab.load.arrivals import Arrivals
+    from perflab.load.experiment import Experiment
     from perflab.run import Run
     from perflab.traffic.scenario import Scenario
 
@@ -48,9 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ENTITY=MS",
         help="plant a delay, e.g. 'order -> stock=150'",
     )
+    parser.add_argument(
+        "--confirm",
+        metavar="ENTITY",
+        help="delay marked calls of a place by turns: what does a millisecond there cost a request?",
+    )
     parser.add_argument("--mended", action="store_true", help="take the shop's natural hotspot out")
     parser.add_argument("--out", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    add_experiment(parser)
     trial = parser.add_argument_group("trying the safety net")
     trial.add_argument(
         "--service",
@@ -79,13 +87,14 @@ def run(arguments: argparse.Namespace) -> int:
         commands=dict(_pair(text, "=", "--service NAME=COMMAND") for text in arguments.service),
         disabled=[_pair(text, ":", "--disable SERVICE:HOOK") for text in arguments.disable],
     )
-    scenario, arrivals = _traffic(arguments)
+    experiment = read_experiment(arguments, arguments.confirm) if arguments.confirm else None
+    scenario, arrivals = _traffic(arguments, experiment)
     logs = _make_directories(arguments.out)
     teller = Teller(sys.stderr if arguments.json else sys.stdout)
     with interruptible():
         try:
             finished, report = _play(
-                _stage, wishes, scenario, arrivals, delays_ns, arguments.out, logs, teller
+                _stage, wishes, scenario, arrivals, delays_ns, experiment, arguments.out, logs, teller
             )
         except PerflabError as error:
             if error.exit_code == 2:
@@ -112,6 +121,7 @@ def _play(
     scenario: Scenario,
     arrivals: Arrivals,
     delays_ns: Mapping[str, int],
+    experiment: Experiment | None,
     out: Path,
     logs: Path,
     teller: Teller,
@@ -134,6 +144,7 @@ def _play(
                 config=stage.config,
                 runs=out / "runs",
                 delays_ns=delays_ns,
+                experiment=experiment,
                 watch=teller.watch,
             )
         )
@@ -198,7 +209,7 @@ def _report(finished: Run, reports: Path) -> Path:
     return export(notebook, reports / f"{finished.run_id}.html", title=title).path
 
 
-def _traffic(arguments: argparse.Namespace) -> tuple[Scenario, Arrivals]:
+def _traffic(arguments: argparse.Namespace, experiment: Experiment | None) -> tuple[Scenario, Arrivals]:
     from perflab.load.arrivals import Arrivals
     from perflab.traffic.scenario import Holes, Scenario
 
@@ -210,7 +221,11 @@ def _traffic(arguments: argparse.Namespace) -> tuple[Scenario, Arrivals]:
     with resources.as_file(resources.files("perflab.demo") / "scenario.toml") as path:
         scenario = Scenario.load(path)
     accepted = Holes((*scenario.holes.accept, *arguments.accept))
-    arrivals = Arrivals.ramp(arguments.rate / 4, arguments.rate, over=arguments.over)
+    arrivals = (
+        Arrivals.ramp(arguments.rate / 4, arguments.rate, over=arguments.over)
+        if experiment is None
+        else Arrivals.constant(arguments.rate, over=f"{experiment.lasts_s:.3f}s")
+    )
     return msgspec.structs.replace(scenario, holes=accepted), arrivals
 
 
@@ -264,6 +279,9 @@ def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller
     finished.write_info({**info, **{name: told[name] for name in kept}})
     teller.say(f"verdict: {info['verdict']}. {info['reason']}")
     teller.say(f"bottleneck: {found.sentence}")
+    if confirmation := fitted(finished):
+        told["confirmation"] = as_told(confirmation)
+        teller.say(f"experiment: {confirmation.sentence}")
     teller.say(f"isolation: {told['isolation']['proven']} of {told['isolation']['stores']} stores proven")
     teller.say(f"report: {report}")
     if arguments.json:

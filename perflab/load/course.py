@@ -24,6 +24,7 @@ from perflab.analysis.entity import find_entities
 from perflab.config import Target
 from perflab.errors import ConfigError, LoadError
 from perflab.load.arrivals import Arrivals
+from perflab.load.experiment import Blocks, Experiment
 from perflab.load.generator import Generator
 from perflab.load.guard import Guard
 from perflab.load.plan import Captured, MarkKey, Plan, Result
@@ -76,10 +77,12 @@ class Course:
         guards: Sequence[Guard],
         delays_ns: dict[str, int],
         watch: Watch | None,
+        experiment: Experiment | None = None,
     ) -> None:
         self.run, self.scenario, self.arrivals, self.target = run, scenario, arrivals, target
         self.delays_ns = delays_ns
         self.watch = watch
+        self.experiment = experiment
         self.found: list[Hole] = []
         self.fleet = Fleet()
         self.reported = asyncio.Event()
@@ -87,6 +90,7 @@ class Course:
         self.guards = [*(Guard(rule) for rule in target.guards), *(guard.on(None) for guard in guards)]
         self.started_ns = time.time_ns()
         self.publisher = ControlPublisher(Path(target.control), target.control_key.read().encode())
+        self.blocks = Blocks(experiment, self.publisher.delay, self.event) if experiment else None
         self.audit = Audit(target.stores, run.run_id)
         self.signer = Signer.of(target)
         not_after_s = int(time.time() + arrivals.duration_ns / NS_PER_S + 600)
@@ -148,6 +152,7 @@ class Course:
                 "accepted_holes": list(self.scenario.holes.accept),
                 "delays_ms": {name: delay / NS_PER_MS for name, delay in self.delays_ns.items()},
                 "versions": self.fleet.versions(),
+                **({"experiment": self.blocks.as_info()} if self.blocks else {}),
             }
         )
         self.event("verdict", verdict=verdict.word, reason=verdict.reason)
@@ -178,8 +183,9 @@ class Course:
                 return ()
             await self._phase("audit", finish_in_thread(self.audit.start))
             result = await self._phase("preflight", self._preflight(collector, run_key))
-            if self.delays_ns and not self.record.holes and not self.record.leaks:
+            if not self.record.holes and not self.record.leaks:
                 self._check_delays(collector.spans())
+            if self.delays_ns and not self.record.holes and not self.record.leaks:
                 self.publisher.delay(self.delays_ns)
                 self.event("delays planted", delays_ns=self.delays_ns)
                 await asyncio.sleep(SETTLE_S)
@@ -245,12 +251,15 @@ class Course:
             self.event("hole", accepted=hole not in self.record.holes, **hole.as_dict())
 
     def _check_delays(self, spans: pd.DataFrame) -> None:
+        wanted = [*self.delays_ns, *([self.experiment.entity] if self.experiment else [])]
+        if not wanted:
+            return
         table = concat_spans([read_spans(self.run.path / PREFLIGHT_REQUESTS), spans])
         generators_own = (f"{GENERATOR_SERVICE}: ", f"{GENERATOR_SERVICE} -> ")  # nobody could wait there
         known = sorted(
             name for name in find_entities(table, link(table)).names if not name.startswith(generators_own)
         )
-        unknown = [name for name in self.delays_ns if name not in known]
+        unknown = [name for name in wanted if name not in known]
         if unknown:
             listed = "\n  ".join(known)
             raise ConfigError(f"there is no place {unknown[0]!r} to plant a delay; there are:\n  {listed}")
@@ -279,19 +288,22 @@ class Course:
         """Send, watched."""
         earlier = self.watchdog.users()
         async with Generator(plan) as generator:
-            watching = asyncio.create_task(self.watchdog.watch(generator, self.audit))
+            tasks = [watching := asyncio.create_task(self.watchdog.watch(generator, self.audit))]
             try:
                 async for progress in generator:
                     if watching.done() and watching.exception() is not None:
                         raise LoadError("the run could not be watched any more") from watching.exception()
+                    if self.blocks and len(tasks) == 1:  # requests are on their way
+                        tasks.append(asyncio.create_task(self.blocks.play(self.delays_ns)))
                     self.record.progress = progress
                     self.watchdog.feed(progress)
                     if self.watch is not None:
                         self.watch("progress", msgspec.structs.asdict(progress))
                 result = await generator.wait()
             finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(SETTLE_S / 2)
         self.watchdog.note("during", between(self.watchdog.users(), earlier))
         return result

@@ -10,6 +10,7 @@ from perflab.config import Target, load_config
 from perflab.errors import ConfigError
 from perflab.load.arrivals import Arrivals
 from perflab.load.course import Course, Watch
+from perflab.load.experiment import Experiment
 from perflab.load.guard import Guard
 from perflab.load.limits import check_limits
 from perflab.load.verdict import Verdict
@@ -27,6 +28,7 @@ async def launch(
     guards: Sequence[Guard] = (),
     runs: Path = RUNS,
     delays_ns: Mapping[str, int] | None = None,
+    experiment: Experiment | None = None,
     before: str = "3s",
     after: str = "2s",
     watch: Watch | None = None,
@@ -48,7 +50,10 @@ async def launch(
     runs : Path
         Where run directories are made.
     delays_ns : mapping of str to int, optional
-        Entity -> time the agents wait there, from after the preflight on: a planted fault.
+        Entity -> time marked work waits there, from after the preflight on: a planted fault.
+    experiment : Experiment, optional
+        An entity that is delayed by turns while load lasts, for marked work only; ``run.info["experiment"]``
+        has the blocks, which `perflab.analysis.causal.fit_causal` reads. Load lasts at least as long.
     before, after : str
         How long real users are watched without load, as human durations.
     watch : callable, optional
@@ -63,7 +68,8 @@ async def launch(
     Raises
     ------
     ConfigError
-        If the request does not fit the target's limits, or a delay's entity does not exist.
+        If the request does not fit the target's limits, a delay's entity does not exist, or load ends before
+        the experiment.
     LoadError, TraceError
         If the generator or the receiver could not work.
     """
@@ -72,8 +78,13 @@ async def launch(
     if chosen is None:
         raise ConfigError(f"scenario {scenario.name!r} says not when requests arrive; give arrivals")
     check_limits(chosen, found, guards)
+    if experiment is not None and chosen.duration_ns < experiment.lasts_s * NS_PER_S:
+        raise ConfigError(
+            f"load lasts {chosen.duration_ns / NS_PER_S:g} s, the experiment {experiment.lasts_s:g} s; let "
+            "load last longer, or the experiment have fewer rounds or shorter blocks"
+        )
     run = Run.create(runs, label="shadow")
-    course = Course(run, scenario, chosen, found, guards, dict(delays_ns or {}), watch)
+    course = Course(run, scenario, chosen, found, guards, dict(delays_ns or {}), watch, experiment)
     course.target_name = target if isinstance(target, str) else found.addresses[0]
     before_s, after_s = (duration_ns(text) / NS_PER_S for text in (before, after))
     await _to_its_end(course, lambda: course.go(before_s, after_s))

@@ -9,8 +9,8 @@ process has once seen killed lives never again there, whatever lists follow.
 Every run has a key of its own, derived from its key id. The control key, too, can be changed while services
 run (`perflab.shadow.signing`): they read it by its reference at every poll.
 
-The list also carries *delays*: entity -> time to wait there. They plant a fault, or test whether an
-entity is the bottleneck, from outside the services' code.
+The list also carries *delays*: entity -> time marked work waits there. They plant a fault, or test whether
+an entity is the bottleneck, from outside the services' code. Ordinary work never waits.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ class ControlReader:
         self.problem = "not read yet"
         self.arrivals = Arrivals()
         self.quiet = True
-        """Whether nothing is to be noted: no run is or was just live, no delay is planted."""
+        """Whether nothing is to be noted: no run is or was just live."""
         self.planted = False
         """Whether any delay is."""
         self.canaries: tuple[str, ...] = ()
@@ -371,7 +371,7 @@ class ControlReader:
         followed = before.followed_by(found, key)
         if self._belief is not before:
             return None
-        quiet = not followed.lived and not found.delays_ns
+        quiet = not followed.lived
         self.quiet = self.quiet and quiet  # before a run is live, everything is noted
         self.canaries = followed.canaries
         self._belief, self.quiet, self.planted = followed, quiet, bool(found.delays_ns)

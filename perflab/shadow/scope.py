@@ -294,15 +294,15 @@ def chosen_trace_id() -> int:
 def unwatched() -> bool:
     """Tell whether there is nothing to note of the running code, so that a hook may get out of the way.
 
-    It is ordinary work of a request, no run is live that would need its claims, no delay is planted, and its
-    trace is not recorded. What keeps the sides apart never asks here.
+    It is ordinary work of a request, no run is live that would need its claims, and its trace is not
+    recorded. What keeps the sides apart never asks here.
     """
     return _left_out.get() and current() is None and process.control.quiet
 
 
 def unnamed() -> bool:
-    """Tell whether nobody asks what the running code is called: it is in no trace, no delay is planted."""
-    return _left_out.get() and current() is None and not process.control.planted
+    """Tell whether nobody asks what the running code is called: it is ordinary work and in no trace."""
+    return _left_out.get() and current() is None
 
 
 def finish(span: Span, error: BaseException | None = None) -> None:
@@ -318,9 +318,12 @@ def finish(span: Span, error: BaseException | None = None) -> None:
 
 
 def delay_ns(operation: str, peer: str = "") -> int:
-    """Return the delay planted at an operation of this service, or on its edge to ``peer``."""
+    """Return the delay planted at an operation of this service, or on its edge to ``peer``.
+
+    Only marked work waits: nobody delays a real user.
+    """
     control = process.control
-    if not control.planted:
+    if not control.planted or (shadow := current()) is None or not shadow.tag:
         return 0
     planted = control.delay_ns(f"{process.service}: {operation}")
     return planted + control.delay_ns(f"{process.service} -> {peer}") if peer else planted

@@ -1,0 +1,157 @@
+"""An experiment within a run: one entity is made to wait, for marked work only, in blocks drawn by lot.
+
+Each round holds every delay once, none included, in an order of its own: what drifts from round to round
+(caches that fill, a busy hour) is then the same for all delays. A block begins with a time in which the
+delay reaches every process and requests of the block before end; only what follows counts.
+`perflab.analysis.causal.fit_causal` reads the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perflab.errors import ConfigError
+from perflab.units import NS_PER_MS
+
+LONGEST_DELAY_NS = 5_000_000_000
+MIN_SETTLES_S = 0.8
+"""Attached processes look for delays twice a second; the rest is for requests under way."""
+
+_BEGINS_AFTER_S = 1.0
+_ENDS_BEFORE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is delayed, by how much, and for how long.
+
+    Parameters
+    ----------
+    entity : str
+        As every table prints it: ``service: operation`` or ``caller -> callee``.
+    delays_ns : sequence of int
+        The delays of one call, above 0; no delay is always among the blocks, too.
+    rounds : int
+        How often each delay has its turn; at least 4, for an interval.
+    block_s : float
+        How long a block is measured.
+    settles_s : float
+        How long before that it is only waited.
+    seed : int
+        Of the orders.
+
+    Raises
+    ------
+    ConfigError
+        If it could tell nothing, or would hold a call up for more than 5 s.
+    """
+
+    entity: str
+    delays_ns: Sequence[int]
+    rounds: int = 6
+    block_s: float = 2.0
+    settles_s: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.delays_ns or any(not 0 < delay <= LONGEST_DELAY_NS for delay in self.delays_ns):
+            raise ConfigError(
+                f"delays {list(self.delays_ns)} ns: an experiment has some, above 0 and up to 5 s"
+            )
+        if len(set(self.delays_ns)) < len(self.delays_ns):
+            raise ConfigError(f"delays {list(self.delays_ns)} ns: each is there once")
+        if not 4 <= self.rounds <= 100:
+            raise ConfigError(f"{self.rounds} rounds: an experiment has 4 to 100")
+        if not (math.isfinite(self.block_s) and self.block_s > 0 and self.settles_s >= MIN_SETTLES_S):
+            raise ConfigError(
+                f"blocks of {self.block_s:g} s after {self.settles_s:g} s: blocks last above 0 s and settle "
+                f"for {MIN_SETTLES_S:g} s at least, which a delay takes to reach every process"
+            )
+
+    @property
+    def lasts_s(self) -> float:
+        """How long load has to last for it."""
+        one = self.block_s + self.settles_s
+        return _BEGINS_AFTER_S + self.rounds * (1 + len(self.delays_ns)) * one + _ENDS_BEFORE_S
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Return ``(round, delay_ns)`` of the blocks, in order.
+
+        Examples
+        --------
+        >>> blocks = Experiment("a -> b", [5], rounds=4).blocks()
+        >>> len(blocks), sorted(blocks[:2]), sorted(blocks[6:])
+        (8, [(0, 0), (0, 5)], [(3, 0), (3, 5)])
+        """
+        rng = np.random.default_rng(self.seed)
+        delays = [0, *sorted(self.delays_ns)]
+        return [
+            (number, delays[place])
+            for number in range(self.rounds)
+            for place in rng.permutation(len(delays)).tolist()
+        ]
+
+
+class Blocks:
+    """The blocks of an experiment as they are played.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        What is played.
+    delay : callable
+        Puts delays in force, in place of those before.
+    event : callable
+        Writes an event down.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        delay: Callable[[Mapping[str, int]], None],
+        event: Callable[..., None],
+    ) -> None:
+        self._experiment, self._delay, self._event = experiment, delay, event
+        self.played: list[dict[str, int]] = []
+
+    async def play(self, others: Mapping[str, int]) -> None:
+        """Play all blocks, beside delays that are in force anyway; those alone remain, whatever happens."""
+        experiment = self._experiment
+        total = experiment.rounds * (1 + len(experiment.delays_ns))
+        try:
+            await asyncio.sleep(_BEGINS_AFTER_S)
+            for at, (number, delay_ns) in enumerate(experiment.blocks()):
+                added = others.get(experiment.entity, 0) + delay_ns
+                self._delay({**others, experiment.entity: added} if added else others)
+                self._event(
+                    "block",
+                    number=at + 1,
+                    of=total,
+                    round=number + 1,
+                    entity=experiment.entity,
+                    delay_ms=delay_ns / NS_PER_MS,
+                )
+                await asyncio.sleep(experiment.settles_s)
+                began_ns = time.time_ns()
+                await asyncio.sleep(experiment.block_s)
+                self.played.append(
+                    {"round": number, "delay_ns": delay_ns, "start_ns": began_ns, "end_ns": time.time_ns()}
+                )
+        finally:
+            self._delay(others)
+
+    def as_info(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of it: ``entity``, ``blocks`` that were measured whole, ``asked``."""
+        experiment = self._experiment
+        return {
+            "entity": experiment.entity,
+            "asked": experiment.rounds * (1 + len(experiment.delays_ns)),
+            "blocks": self.played,
+        }

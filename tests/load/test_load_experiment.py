@@ -1,0 +1,96 @@
+"""An experiment's plan: balanced, by lot, the same again; and that delays never outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perflab.errors import ConfigError
+from perflab.load.experiment import Blocks, Experiment
+
+ENTITY = "stock: SELECT stock"
+
+
+@given(
+    st.lists(st.integers(1, 10**9), min_size=1, max_size=5, unique=True),
+    st.integers(4, 12),
+    st.integers(0, 2**32),
+)
+def test_every_round_holds_every_delay_once(delays_ns: list[int], rounds: int, seed: int):
+    """Whatever is asked: each round is a permutation of all delays and none, and a seed says which."""
+    experiment = Experiment(ENTITY, delays_ns, rounds, seed=seed)
+    blocks = experiment.blocks()
+    assert Counter(blocks) == {(at, delay): 1 for at in range(rounds) for delay in (0, *delays_ns)}
+    assert [number for number, _ in blocks] == sorted(number for number, _ in blocks)
+    assert blocks == Experiment(ENTITY, delays_ns, rounds, seed=seed).blocks()
+
+
+def test_orders_differ_between_rounds():
+    """Not one order again and again, which a period of the system could fall in with."""
+    blocks = Experiment(ENTITY, [1, 2, 3], 12).blocks()
+    orders = {tuple(delay for number, delay in blocks if number == at) for at in range(12)}
+    assert len(orders) > 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"delays_ns": []}, "an experiment has some"),
+        ({"delays_ns": [0]}, "above 0 and up to 5 s"),
+        ({"delays_ns": [6 * 10**9]}, "above 0 and up to 5 s"),
+        ({"delays_ns": [5, 5]}, "each is there once"),
+        ({"rounds": 3}, "4 to 100"),
+        ({"block_s": 0.0}, "blocks last above 0 s"),
+        ({"block_s": float("nan")}, "blocks last above 0 s"),
+        ({"settles_s": 0.1}, "which a delay takes to reach every process"),
+    ],
+)
+def test_an_experiment_that_could_tell_nothing_is_refused(changed: dict[str, Any], said: str):
+    """Wrong input is said before anything is started."""
+    with pytest.raises(ConfigError, match=said):
+        Experiment(**{"entity": ENTITY, "delays_ns": [1], **changed})
+
+
+def played(cancelled: bool) -> tuple[list[Mapping[str, int]], list[str], Blocks]:
+    said: list[Mapping[str, int]] = []
+    events: list[str] = []
+    blocks = Blocks(
+        Experiment(ENTITY, [7], 4, block_s=0.001, settles_s=0.8),
+        said.append,
+        lambda what, **details: events.append(what),
+    )
+
+    async def play() -> None:
+        task = asyncio.create_task(blocks.play({"a -> b": 3}))
+        if cancelled:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(task, 1.5)  # in the first block, after its delay is in force
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(play())
+    return said, events, blocks
+
+
+def test_delays_are_taken_back_and_others_stay():
+    """Beside a planted fault; when all is played, only that one remains."""
+    said, events, blocks = played(cancelled=False)
+    assert said[-1] == {"a -> b": 3}
+    assert Counter(str(sorted(one)) for one in said[:-1]) == {"['a -> b']": 4, f"['a -> b', '{ENTITY}']": 4}
+    assert events == ["block"] * 8
+    info = blocks.as_info()
+    assert (info["entity"], info["asked"], len(info["blocks"])) == (ENTITY, 8, 8)
+    assert all(block["end_ns"] > block["start_ns"] for block in info["blocks"])
+
+
+def test_an_interrupted_experiment_leaves_no_delay():
+    """Broken off in the middle of a block, its delay is taken back; the block does not count."""
+    said, _, blocks = played(cancelled=True)
+    assert said[-1] == {"a -> b": 3}
+    assert blocks.as_info()["blocks"] == []
