@@ -163,8 +163,8 @@ def student_interval(values: Floats) -> tuple[float, float, float]:
 
     Examples
     --------
-    >>> [round(bound, 2) for bound in student_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))]
-    [3.0, 1.04, 4.96]
+    >>> [round(bound, 1) for bound in student_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))]
+    [3.0, 1.0, 5.0]
     """
     if not len(values):
         return math.nan, math.nan, math.nan

@@ -50,7 +50,6 @@ AT_LEAST = 0.5
 """The part of a predicted slope from which on a prediction counts as confirmed."""
 
 _APPLIED = (0.7, 1.4)
-_MOST_LOST_RATIO = 0.01
 _BLOCK_COLUMNS = ("round", "delay_ns", "start_ns", "end_ns")
 _SHOWN = ("entry", "verdict", "slope", "low", "high", "predicted", "gain_ms", "gain_low_ms", "gain_high_ms")
 _COLUMNS = {
@@ -126,7 +125,7 @@ class _Trial:
     """By the replay, with the greatest delay; of requests without delay only."""
     gone_ms: Floats
     """By the replay, without the entity; likewise."""
-    greatest_ms: float
+    longer_factor: float
 
 
 def fit_causal(
@@ -255,7 +254,7 @@ def _trial(path: CriticalPath, entity: str, played: pd.DataFrame, block: Int64s)
     called = max(1.0, calls_of[is_bare].sum())
     own_ms = own_of[is_bare].sum() / called
     factor = np.ones(len(names))
-    factor[place] = 1 + greatest / own_ms if own_ms > 0 else 1.0
+    factor[place] = longer_factor = 1 + greatest / own_ms if own_ms > 0 else 1.0
     longer = (layout.replay(factor) - layout.before_ns) / NS_PER_MS
     factor[place] = 0.0
     gone = (layout.before_ns - layout.replay(factor)) / NS_PER_MS
@@ -271,7 +270,7 @@ def _trial(path: CriticalPath, entity: str, played: pd.DataFrame, block: Int64s)
         own_ms=own_of[inside],
         longer_ms=np.where(is_bare, longer, math.nan)[inside],
         gone_ms=np.where(is_bare, gone, math.nan)[inside],
-        greatest_ms=greatest,
+        longer_factor=longer_factor,
     )
 
 
@@ -318,6 +317,7 @@ def _row(trial: _Trial, name: str, among: Mask, rounds: Sequence[int], is_doubtf
     sizes = [int((among & (trial.delay_ms == delay)).sum()) for delay in np.unique(trial.delay_ms)]
     requests, called = max(1, int(bare.sum())), max(1.0, trial.calls[bare].sum())
     own_ms = trial.own_ms[bare].sum() / called
+    asked_ms = own_ms * (trial.longer_factor - 1)  # how much longer the replay made a call of these
     slopes = _slopes(trial, trial.time_ms, among, rounds)
     slopes = slopes[np.isfinite(slopes)]
     slope, low, high = student_interval(slopes)
@@ -333,9 +333,7 @@ def _row(trial: _Trial, name: str, among: Mask, rounds: Sequence[int], is_doubtf
         "low": low,
         "high": high,
         "first_slope": _first_slope(trial, among, rounds),
-        "predicted": trial.longer_ms[bare].sum() / requests / trial.greatest_ms
-        if trial.greatest_ms
-        else math.nan,
+        "predicted": trial.longer_ms[bare].sum() / requests / asked_ms if asked_ms > 0 else 0.0,
         "gain_ms": slope * own_ms,
         "gain_low_ms": low * own_ms,
         "gain_high_ms": high * own_ms,

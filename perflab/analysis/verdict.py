@@ -108,7 +108,7 @@ def sentence_of_change(first: Mapping[str, Any] | None, table: pd.DataFrame) -> 
         )
     text = (
         f"{first['entity']} got slower most: as in the baseline, an average request would take "
-        f"{first['gain_ms']:.3g} ms less (95 % interval {first['low_ms']:.3g} to {first['high_ms']:.3g} ms)"
+        f"{first['gain_ms']:.3g} ms less ({_interval(first)})"
     )
     if "waits_at" in first:
         text += (
@@ -124,3 +124,9 @@ def sentence_of_change(first: Mapping[str, Any] | None, table: pd.DataFrame) -> 
     if others:
         text += f"; {others} other {'entities' if others > 1 else 'entity'} got slower, too"
     return f"{text}."
+
+
+def _interval(first: Mapping[str, Any]) -> str:
+    if first["low_ms"] != first["low_ms"]:
+        return "no interval: an entry operation it is in has too few requests"
+    return f"95 % interval {first['low_ms']:.3g} to {first['high_ms']:.3g} ms"

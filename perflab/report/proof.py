@@ -11,7 +11,7 @@ from perflab.report.cards import MISSING, Html, counts, heading, note, show, tab
 from perflab.report.cost import agents_cost
 from perflab.report.preflight import met
 from perflab.report.seal import seal
-from perflab.units import NS_PER_S
+from perflab.units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,6 +144,7 @@ def parameters(run: Run) -> Html:
         "delays planted": {
             name: f"{show(delay)} ms" for name, delay in (info.get("delays_ms") or {}).items()
         },
+        "delayed by turns": _tried(info.get("experiment") or {}),
     }
     versions = [{"of": name, "version": told_of} for name, told_of in (info.get("versions") or {}).items()]
     parts = [counts(told, "What was run").html]
@@ -272,6 +273,15 @@ def _sum(sessions: Mapping[str, Any]) -> int | None:
 def _listed(title: str, lines: Iterable[str]) -> list[Markup]:
     items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
     return [Markup("<h3>{}</h3><ul>{}</ul>").format(title, items)] if items else []
+
+
+def _tried(experiment: Mapping[str, Any]) -> str | None:
+    """Say what an experiment delayed, None for no experiment."""
+    if not experiment:
+        return None
+    most_ms = max((block["delay_ns"] for block in experiment["blocks"]), default=0) / NS_PER_MS
+    played = f"{len(experiment['blocks'])} of {experiment['asked']} blocks"
+    return f"{experiment['entity']}: marked calls only, up to {show(most_ms)} ms, {played}"
 
 
 def _as_text(hole: Any) -> str:

@@ -74,6 +74,10 @@ def test_the_answer_against_a_baseline():
     assert sentence_of_change(ROW, table).endswith("; 1 other entity got slower, too.")
     queue = {**ROW, "waits_at": "gateway -> order", "waits_ms": 20.0, "holds_ratio": 0.7}
     assert "requests wait there 20 ms longer to be accepted" in sentence_of_change(queue, table)
+    few = {**ROW, "low_ms": float("nan"), "high_ms": float("nan")}
+    assert sentence_of_change(few, table.head(1)) == (
+        f"{first} (no interval: an entry operation it is in has too few requests)."
+    )
     faster = pd.DataFrame([ROW, {**ROW, "entity": "x", "gain_ms": -9.0, "low_ms": -10.0, "high_ms": -8.0}])
     assert sentence_of_change(None, faster) == (
         "Nothing stands out against the baseline: the largest difference, in x, is -9 ms per request (95 % "

@@ -63,7 +63,7 @@ def test_a_list_comes_back_as_it_was_written():
 
 
 def test_delays_can_be_waited():
-    """A delay that no clock could wait is none, or cut short: services sleep it for real users too."""
+    """A delay that no clock could wait is none, or cut short: it must never be an error in a service."""
     found = decode(encode(ControlList(1.0, (), {"a": -5, "b": 10**30, "c": 7}), KEY), KEY)
     assert found.delays_ns == {"a": 0, "b": 60 * 10**9, "c": 7}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -183,7 +184,7 @@ def test_a_call_from_within_keeps_mark_and_span(stage: Stage, shop: Service):
 
 
 def test_a_planted_delay_is_waited_for_at_its_route(stage: Stage, shop: Service):
-    """A delay named as tables print the operation slows that route, for everyone, and no other."""
+    """A delay named as tables print the operation slows that route and no other, and no real user."""
     stage.publisher.delay({"shop: GET /items/{number}": 300_000_000})
     try:
 
@@ -196,5 +197,8 @@ def test_a_planted_delay_is_waited_for_at_its_route(stage: Stage, shop: Service)
         marked = stage.marked()
         shop.get("/gone", marked)
         assert stage.receiver.span(trace_id(marked))["duration_ns"] < 300e6
+        began_s = time.monotonic()
+        assert shop.get("/items/1")[0] == 200
+        assert time.monotonic() - began_s < 0.3
     finally:
         stage.publisher.delay({})

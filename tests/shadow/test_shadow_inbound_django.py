@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -183,7 +184,7 @@ def test_below_a_path_and_inside_another_application(
 
 
 def test_a_planted_delay_is_waited_for_at_its_route(stage: Stage, shop: Service):
-    """A delay named as tables print the operation slows that route and no other."""
+    """A delay named as tables print the operation slows that route and no other, and no real user."""
     stage.publisher.delay({"shop: GET /items/{number}/": 300_000_000})
     try:
 
@@ -196,6 +197,9 @@ def test_a_planted_delay_is_waited_for_at_its_route(stage: Stage, shop: Service)
         marked = stage.marked()
         shop.get("/forbidden/", marked)
         assert stage.receiver.span(trace_id(marked))["duration_ns"] < 300e6
+        began_s = time.monotonic()
+        assert shop.get("/items/1/")[0] == 200
+        assert time.monotonic() - began_s < 0.3
     finally:
         stage.publisher.delay({})
 

@@ -212,22 +212,30 @@ def test_spans_say_whose_work_they_are(service: Service, sides: Sides, run: Test
         ]
 
 
-def delays() -> list[int]:
+def delays(mark: Mark) -> list[int]:
+
+    with marked(mark):
+        return delays_here()
+
+
+def delays_here() -> list[int]:
     from perflab.shadow import scope
 
     return [scope.delay_ns("SELECT stock"), scope.delay_ns("GET x", "stock"), scope.delay_ns("SELECT item")]
 
 
 def test_delays_are_of_an_operation_or_an_edge(service: Service, sides: Sides, run: TestRun) -> None:
-    """Entities as every table prints them; of other services none."""
+    """Entities as every table prints them; of other services none. Ordinary work never waits."""
+    mark = run.mark()
     sides.publisher.delay(
         {"shop: SELECT stock": 5, "shop: GET x": 1, "shop -> stock": 20, "cart: SELECT item": 9}
     )
     try:
-        assert service.call(delays) == [5, 21, 0]
+        assert service.call(delays, mark) == [5, 21, 0]
+        assert service.call(delays_here) == [0, 0, 0]
     finally:
         sides.publisher.delay({})
-    assert service.call(delays) == [0, 0, 0]
+    assert service.call(delays, mark) == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
