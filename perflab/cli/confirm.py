@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perflab.cli._progress import Teller, interruptible
-from perflab.run import RUNS, Run
+from perflab.run import RUNS
 from perflab.units import duration_ns
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def read_experiment(arguments: argparse.Namespace, entity: str) -> Experiment:
 def run(arguments: argparse.Namespace) -> int:
     """Launch, fit, and return 0 when the entity is confirmed, else 1."""
     from perflab.load.arrivals import Arrivals
+    from perflab.load.experiment import fit_experiment
     from perflab.load.launch import launch
     from perflab.traffic.scenario import Scenario
 
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     teller.say(f"verdict of the run: {finished.verdict}. {finished.info['reason']}")
     told: dict[str, Any] = {"run": finished.run_id, "verdict": finished.verdict}
-    found = fitted(finished)
+    found = fit_experiment(finished)
     if found is not None:
         told["confirmation"] = as_told(found)
         teller.say(found.sentence)
@@ -86,16 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(told, ensure_ascii=False))
     is_confirmed = found is not None and found.verdict == "confirmed" and finished.verdict == "passed"
     return 0 if is_confirmed else 1
-
-
-def fitted(finished: Run) -> Causal | None:
-    """Return what a run's experiment says; None where no block was measured."""
-    from perflab.analysis.causal import fit_causal
-
-    played = finished.info.get("experiment")
-    if not played or not played["blocks"]:
-        return None
-    return fit_causal(finished.spans, played["entity"], played["blocks"])
 
 
 def as_told(found: Causal) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perflab.cli._progress import Teller, interruptible
-from perflab.cli.confirm import add_experiment, as_told, fitted, read_experiment
+from perflab.cli.confirm import add_experiment, as_told, read_experiment
 from perflab.errors import ConfigError, PerflabError
 from perflab.units import NS_PER_S, duration_ns
 
@@ -254,6 +254,7 @@ def _pair(text: str, sign: str, form: str) -> tuple[str, str]:
 
 def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller: Teller) -> None:
     from perflab.analysis.bottleneck import bottlenecks
+    from perflab.load.experiment import fit_experiment
 
     info, proof = finished.info, finished.isolation
     found = bottlenecks(finished.spans)
@@ -279,7 +280,7 @@ def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller
     finished.write_info({**info, **{name: told[name] for name in kept}})
     teller.say(f"verdict: {info['verdict']}. {info['reason']}")
     teller.say(f"bottleneck: {found.sentence}")
-    if confirmation := fitted(finished):
+    if confirmation := fit_experiment(finished):
         told["confirmation"] = as_told(confirmation)
         teller.say(f"experiment: {confirmation.sentence}")
     teller.say(f"isolation: {told['isolation']['proven']} of {told['isolation']['stores']} stores proven")

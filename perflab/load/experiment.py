@@ -3,7 +3,7 @@
 Each round holds every delay once, none included, in an order of its own: what drifts from round to round
 (caches that fill, a busy hour) is then the same for all delays. A block begins with a time in which the
 delay reaches every process and requests of the block before end; only what follows counts.
-`perflab.analysis.causal.fit_causal` reads the answer.
+`fit_experiment` reads the answer.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perflab.errors import ConfigError
 from perflab.units import NS_PER_MS
+
+if TYPE_CHECKING:
+    from perflab.analysis.causal import Causal
+    from perflab.run import Run
 
 LONGEST_DELAY_NS = 5_000_000_000
 MIN_SETTLES_S = 0.8
@@ -155,3 +159,24 @@ class Blocks:
             "asked": experiment.rounds * (1 + len(experiment.delays_ns)),
             "blocks": self.played,
         }
+
+
+def fit_experiment(run: Run) -> Causal | None:
+    """Return what a run's experiment says, None where no block was measured.
+
+    Parameters
+    ----------
+    run : Run
+        One that was launched with an `Experiment`.
+
+    Returns
+    -------
+    Causal or None
+        See `perflab.analysis.causal.fit_causal`.
+    """
+    from perflab.analysis.causal import fit_causal
+
+    played = run.info.get("experiment")
+    if not played or not played["blocks"]:
+        return None
+    return fit_causal(run.spans, played["entity"], played["blocks"])

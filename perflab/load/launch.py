@@ -53,7 +53,7 @@ async def launch(
         Entity -> time marked work waits there, from after the preflight on: a planted fault.
     experiment : Experiment, optional
         An entity that is delayed by turns while load lasts, for marked work only; ``run.info["experiment"]``
-        has the blocks, which `perflab.analysis.causal.fit_causal` reads. Load lasts at least as long.
+        has the blocks, which `perflab.load.experiment.fit_experiment` reads. Load lasts at least as long.
     before, after : str
         How long real users are watched without load, as human durations.
     watch : callable, optional

@@ -17,6 +17,7 @@ _WHERE = {
     "note": "perflab.report.cards",
     "summary": "perflab.report.cards",
     "table": "perflab.report.cards",
+    "tried": "perflab.report.cards",
     "checks": "perflab.report.proof",
     "errors": "perflab.report.proof",
     "events": "perflab.report.proof",
@@ -41,6 +42,7 @@ __all__ = [
     "real_users",
     "summary",
     "table",
+    "tried",
 ]
 
 

@@ -126,6 +126,23 @@ def finding(bottlenecks: Any) -> Html:
     )
 
 
+def tried(causal: Any) -> Html:
+    """Say what an experiment within the run found.
+
+    Parameters
+    ----------
+    causal : Causal
+        What `perflab.fit_experiment` returned.
+    """
+    return Html(
+        Markup(
+            '<section class="finding"><p class="eyebrow">By experiment: {}</p><p class="entity">{}</p>'
+            '<p class="evidence">{}</p><p class="advice">Its marked calls were delayed by turns: the '
+            "times of this run hold these delays.</p></section>"
+        ).format(causal.verdict, causal.entity, causal.sentence)
+    )
+
+
 def summary(run: Run, latency: Any = None) -> Html:
     """Show what was sent, how fast it was, what is proven, and how the real users fared: four cards.
 

