@@ -109,8 +109,8 @@ def test_no_bottleneck_is_an_answer(answer):
 
 def test_what_an_experiment_found_is_told():
     """With the entity, the verdict, and that delays are in the run's times."""
-    said = words(cards.tried(SimpleNamespace(verdict="confirmed", entity="a -> b", sentence="It was so.")))
-    assert said.startswith("By experiment: confirmed a -> b It was so. Its marked calls were delayed")
+    said = words(cards.tried(SimpleNamespace(verdict="confirmed", entity="shop: GET", sentence="It was so.")))
+    assert said.startswith("By experiment: confirmed shop: GET It was so. Its marked calls were delayed")
 
 
 def test_an_empty_run_says_of_each_card_that_nothing_is_known(tmp_path):
