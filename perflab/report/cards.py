@@ -136,10 +136,10 @@ def tried(causal: Any) -> Html:
     """
     return Html(
         Markup(
-            '<section class="finding"><p class="eyebrow">By experiment: {}</p><p class="entity">{}</p>'
+            '<section class="finding"><p class="eyebrow">By experiment</p><p class="entity">{}</p>'
             '<p class="evidence">{}</p><p class="advice">Its marked calls were delayed by turns: the '
             "times of this run hold these delays.</p></section>"
-        ).format(causal.verdict, causal.entity, causal.sentence)
+        ).format(causal.verdict[:1].upper() + causal.verdict[1:], causal.sentence)
     )
 
 

@@ -109,8 +109,8 @@ def test_no_bottleneck_is_an_answer(answer):
 
 def test_what_an_experiment_found_is_told():
     """With the entity, the verdict, and that delays are in the run's times."""
-    said = words(cards.tried(SimpleNamespace(verdict="confirmed", entity="shop: GET", sentence="It was so.")))
-    assert said.startswith("By experiment: confirmed shop: GET It was so. Its marked calls were delayed")
+    said = words(cards.tried(SimpleNamespace(verdict="confirmed", sentence="It was so.")))
+    assert said.startswith("By experiment Confirmed It was so. Its marked calls were delayed")
 
 
 def test_an_empty_run_says_of_each_card_that_nothing_is_known(tmp_path):
@@ -191,7 +191,7 @@ def test_an_empty_table_says_what_it_was_told_to_say():
         lambda text: cards.table([{text: text}]),
         lambda text: cards.counts({text: text}, text),
         lambda text: cards.finding(SimpleNamespace(first=None, answer=text, sentence=text)),
-        lambda text: cards.tried(SimpleNamespace(verdict=text, entity=text, sentence=text)),
+        lambda text: cards.tried(SimpleNamespace(verdict=text, sentence=text)),
         lambda text: cards.finding(
             SimpleNamespace(
                 first={"entity": text, "evidence": text, "advice": text}, answer="named", sentence=text
