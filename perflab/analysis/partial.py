@@ -108,7 +108,7 @@ class PathSums:
 
         sums = walked.sums(ON_PATH)
         numbers = self._number_pairs(walked, sums, entry_of)
-        width = len(walked.entities.table)
+        width = walked.entities.size
         pair = numbers[entry_of[sums.request] * width + sums.entity]
         pairs = len(self._pairs)
         self._sums[:, 0] += sum_by(pair, sums.calls, pairs)
@@ -245,7 +245,7 @@ class PathSums:
 
     def _number_pairs(self, walked: Walked, sums: Sums, entry_of: Int64s) -> Int64s:
         """Return the number of each pair that is there, by ``entry * entities + entity`` of ``walked``."""
-        width = len(walked.entities.table)
+        width = walked.entities.size
         is_there = np.zeros(len(self.entries) * width, dtype=bool)
         is_there[entry_of[sums.request] * width + sums.entity] = True
         columns = [walked.entities.table[name].tolist() for name in _ENTITY_COLUMNS]

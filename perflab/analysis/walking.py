@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from perflab.compiled import FLAG, FLAGS, IDS, INTS, Int64s, compiled, entrance, sort_places
+from perflab.compiled import (
+    FLAG,
+    FLAGS,
+    IDS,
+    INTS,
+    ROOMS,
+    SHORTS,
+    Codes,
+    Int64s,
+    Shorts,
+    compiled,
+    entrance,
+    sort_places,
+)
+from perflab.trace.schema import KINDS
 
 Mask = npt.NDArray[np.bool_]
 Lanes = npt.NDArray[np.int8]
@@ -16,6 +32,8 @@ OVERLAP_NS = 50_000
 OVERLAP_RATIO = 1000  # 0.1 %
 
 _ON_PATH, _APART = 1, 2
+_SERVER, _CLIENT = KINDS.index("server"), KINDS.index("client")
+_PRODUCER, _CONSUMER = KINDS.index("producer"), KINDS.index("consumer")
 
 
 @compiled
@@ -36,10 +54,36 @@ def is_apart(
     return (not is_small or is_detached[row]) and not is_call[row]
 
 
+@entrance(INTS, SHORTS)
+def tell_calls(parent_row: Int64s, kind: Shorts) -> tuple[Mask, Mask]:
+    """Tell which spans are calls, and which are messages.
+
+    Parameters
+    ----------
+    parent_row : int64[n]
+        -1 for heads.
+    kind : int8[n]
+        As `perflab.trace.schema.rank_kinds` returns them.
+
+    Returns
+    -------
+    is_call, is_message : bool[n]
+        A SERVER span whose parent is a CLIENT span; a CONSUMER whose parent is a PRODUCER.
+    """
+    is_call = np.zeros(len(parent_row), dtype=np.bool_)
+    is_message = np.zeros(len(parent_row), dtype=np.bool_)
+    for row in range(len(parent_row)):
+        parent = parent_row[row]
+        if parent >= 0:
+            is_call[row] = kind[row] == _SERVER and kind[parent] == _CLIENT
+            is_message[row] = kind[row] == _CONSUMER and kind[parent] == _PRODUCER
+    return is_call, is_message
+
+
 @compiled
 def gather(
     row: int,
-    following: Int64s,
+    following: npt.NDArray[Any],
     lower: int,
     upper: int,
     start_ns: Int64s,
@@ -99,9 +143,9 @@ def _place_rows(
     crisp: bool,
     lane: Lanes,
     marks: Mask,
-    first: Int64s,
-    following: Int64s,
-    width: Int64s,
+    first: Codes,
+    following: Codes,
+    width: Codes,
 ) -> int:
     """Find the heads, and chain the children of each parent; return the longest chain's length.
 
@@ -165,20 +209,21 @@ def _chain(
     return chained, is_whole
 
 
-@entrance(INTS, INTS, INTS, IDS, INTS, INTS, FLAGS, FLAGS, FLAGS, FLAGS, FLAG)
+@entrance(INTS, INTS, INTS, IDS, SHORTS, INTS, FLAGS, FLAGS, FLAGS, FLAGS, FLAG, ROOMS)
 def walk_all(
     parent_row: Int64s,
     start_ns: Int64s,
     end_ns: Int64s,
     span_id: npt.NDArray[np.uint64],
-    kind_rank: Int64s,
+    kind_rank: Shorts,
     order: Int64s,
     is_call: Mask,
     is_detached: Mask,
     is_root: Mask,
     is_taken: Mask,
     crisp: bool,
-) -> tuple[Lanes, Int64s, Int64s, Int64s, Int64s, Mask]:
+    times: Int64s,
+) -> tuple[Lanes, Mask]:
     """Walk every tree, parents first; each child is looked at once.
 
     Parameters
@@ -187,18 +232,21 @@ def walk_all(
         As in `perflab.analysis.walk.Tree`.
     is_root, is_taken, crisp
         As for `perflab.analysis.walk.walk_back`.
+    times : int64[4, n]
+        Filled with ``begin_ns``, ``finish_ns``, ``exclusive_ns`` and ``covered_ns``, as in
+        `perflab.analysis.walk.Walk`. numpy makes room of this size out of larger pages than numba does.
 
     Returns
     -------
-    lane, begin_ns, finish_ns, exclusive_ns, covered_ns : arrays
-        As in `perflab.analysis.walk.Walk`.
+    lane : int8[n]
+        As there.
     marks : bool[3, n]
         ``is_asynchronous``, ``is_abandoned`` and ``is_clipped``.
     """
     size = len(parent_row)
     lane, marks = np.zeros(size, dtype=np.int8), np.zeros((3, size), dtype=np.bool_)
-    first, following = np.full(size, -1, dtype=np.int64), np.full(size, -1, dtype=np.int64)
-    width = np.zeros(size, dtype=np.int64)
+    first, following = np.full(size, -1, dtype=np.int32), np.full(size, -1, dtype=np.int32)
+    width = np.zeros(size, dtype=np.int32)
     widest = _place_rows(
         parent_row,
         start_ns,
@@ -214,9 +262,13 @@ def walk_all(
         following,
         width,
     )
-    begin, finish = np.where(lane != 0, start_ns, 0), np.where(lane != 0, end_ns, 0)
-    exclusive, covered = finish - begin, np.zeros(size, dtype=np.int64)
-    rows, places, spare, begins, ends_back, ranks = np.empty((6, widest), dtype=np.int64)
+    begin, finish, exclusive, covered = times[0], times[1], times[2], times[3]
+    for row in range(size):
+        is_head = lane[row] != 0
+        begin[row], finish[row] = is_head * start_ns[row], is_head * end_ns[row]
+        exclusive[row], covered[row] = finish[row] - begin[row], 0
+    room = np.empty((6, widest), dtype=np.int64)  # unpacked, its rows would be taken for arrays in pieces
+    rows, places, spare, begins, ends_back, ranks = room[0], room[1], room[2], room[3], room[4], room[5]
     ids = np.empty(widest, dtype=np.uint64)
     for parent in order:
         if not lane[parent] or first[parent] < 0:
@@ -236,4 +288,4 @@ def walk_all(
         exclusive[parent] -= chained
         if not is_whole:
             covered[parent] = _union(places, count, begins, ends_back, spare) - chained
-    return lane, begin, finish, exclusive, covered, marks
+    return lane, marks
