@@ -134,7 +134,7 @@ def sort_places(
 
 @entrance(INTS, INT, ROOM)
 def group_into(codes: Int64s, groups: int, places: Int64s) -> Int64s:
-    """Write the places of all codes to ``places``, as `group` returns them; return where each group begins."""
+    """Write what `group` returns as places to ``places``; return where each group begins."""
     offsets = np.zeros(groups + 2, dtype=np.int64)  # one place on: what follows is counted up in place
     for code in codes:
         if code >= 0:
@@ -168,6 +168,13 @@ def group(codes: Int64s, groups: int) -> tuple[Int64s, Int64s]:
     places = np.empty(len(codes), dtype=np.int64)
     offsets = group_into(codes, groups, places)
     return places[: offsets[-1]], offsets
+
+
+@entrance(ROOM, INTS)
+def translate(numbers: Int64s, meaning: Int64s) -> None:
+    """Replace numbers by what each of them stands for; -1 is the last."""
+    for at in range(len(numbers)):
+        numbers[at] = meaning[numbers[at]]
 
 
 @compiled

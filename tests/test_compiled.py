@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perflab.compiled import group, in_one_piece, number, sort_places
+from perflab.compiled import group, in_one_piece, number, sort_places, translate
 
 _FEW = st.integers(-2, 2)
 
@@ -58,3 +58,10 @@ def test_keys_are_numbered_as_they_appear(keys, many):
     distinct = number(numbers).tolist()
     assert distinct == list(dict.fromkeys(keys))
     assert [distinct[at] for at in numbers.tolist()] == keys
+
+
+def test_numbers_are_replaced_by_what_they_stand_for():
+    """-1, nothing, by the last."""
+    numbers = np.array([2, -1, 0, 1])
+    translate(numbers, np.array([7, 8, 9]))
+    assert numbers.tolist() == [9, 9, 7, 8]

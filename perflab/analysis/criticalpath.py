@@ -73,6 +73,8 @@ class CriticalPath:
         total_ns = int(self.walked.duration_ns.sum())
         share = table["exclusive_ns"] / total_ns if total_ns else 0.0
         table.insert(table.columns.get_loc("p99_ms") + 1, "share_ratio", share)
+        if (np.diff(table["share_ratio"]) < 0).all():
+            return table
         return table.sort_values(["share_ratio", "entity"], ascending=[False, True], ignore_index=True)
 
     @cached_property

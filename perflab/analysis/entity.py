@@ -21,6 +21,9 @@ Int64s = npt.NDArray[np.int64]
 OPERATION = "operation"
 EDGE = "edge"
 
+COLUMNS = ("entity", "kind", "service", "name", "caller", "callee")
+"""What an entity is described by."""
+
 
 @dataclass(frozen=True, eq=False)
 class Entities:
@@ -47,8 +50,7 @@ class Entities:
         An edge's ``service`` is its caller and its ``name`` its callee; an operation has neither caller
         nor callee.
         """
-        columns = ["entity", "kind", "service", "name", "caller", "callee"]
-        return pd.DataFrame(self.rows, columns=columns, index=range(len(self.rows))).astype("str")
+        return pd.DataFrame(self.rows, columns=list(COLUMNS), index=range(len(self.rows))).astype("str")
 
     @cached_property
     def names(self) -> list[str]:
@@ -103,7 +105,7 @@ def find_entities(spans: pd.DataFrame, forest: Forest, *, with_edges: bool = Tru
         (not the earliest: clocks of several hosts must not decide).
     """
     from perflab.analysis.naming import number_entities
-    from perflab.compiled import in_one_piece
+    from perflab.compiled import in_one_piece, translate
 
     callee_row = find_callees(spans, forest) if with_edges else np.full(len(spans), -1, dtype=np.int64)
     service, name = spans["service"].array, spans["name"].array
@@ -117,8 +119,8 @@ def find_entities(spans: pd.DataFrame, forest: Forest, *, with_edges: bool = Tru
     distinct = {described[at][0]: described[at] for at in np.argsort(keys)[::-1].tolist()}
     rows = [distinct[text] for text in sorted(distinct)]
     place = {row[0]: at for at, row in enumerate(rows)}
-    code = np.array([place[row[0]] for row in described], dtype=np.int64)[number]
-    return Entities(code, rows, callee_row)
+    translate(number, np.array([place[row[0]] for row in described], dtype=np.int64))
+    return Entities(number, rows, callee_row)
 
 
 def find_callees(spans: pd.DataFrame, forest: Forest) -> Int64s:

@@ -22,7 +22,7 @@ def choose_callees(
     parent_row : int64[n]
         -1 for heads.
     kind : int8[n]
-        As `perflab.trace.schema.rank_kinds` returns them.
+        As in `perflab.trace.tree.Forest`, ``kind_rank``.
     service : int32[n]
     span_id : uint64[n]
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from perflab.analysis.entity import Entities, operation_name
+from perflab.analysis.entity import COLUMNS, Entities, operation_name
 from perflab.analysis.quantile import nearest_rank
-from perflab.analysis.summing import most_per_group, sort_by_group, sum_per_request
+from perflab.analysis.summing import most_per_group, sort_by_group, sum_by, sum_per_request
 from perflab.analysis.walk import ON_PATH, Tree, Walk
 from perflab.trace.tree import Forest
 from perflab.units import NS_PER_MS
@@ -179,29 +179,28 @@ def entity_table(walked: Walked, lane: int, among: Mask | None = None) -> pd.Dat
     rows = walked.rows(lane)
     if among is not None:
         rows = rows[among[walked.request[rows]]]
-    entities = walked.entities.size
-    code, exclusive = walked.entities.code[rows], walked.walk.exclusive_ns[rows]
-    ascending, offsets = sort_by_group(exclusive, code, entities)
-    sizes = np.diff(offsets)
+    entities = walked.entities
+    code, exclusive = entities.code[rows], walked.walk.exclusive_ns[rows]
+    ascending, offsets = sort_by_group(exclusive, code, entities.size)
+    total, sizes = sum_by(code, exclusive, entities.size), np.diff(offsets)
     used = np.flatnonzero(sizes)
-    first, calls = offsets[:-1][used], sizes[used]
-    table: pd.DataFrame = walked.entities.table.iloc[used].reset_index(drop=True)
-    total = np.add.reduceat(ascending, first) if len(first) else ascending
-    covering = np.flatnonzero(walked.walk.covered_ns[rows])
-    covered = np.zeros(entities, dtype=np.int64)
-    np.add.at(covered, code[covering], walked.walk.covered_ns[rows[covering]])
-
-    table["calls"] = calls
-    table["exclusive_ns"] = total
-    table["mean_ms"] = total / np.maximum(calls, 1) / NS_PER_MS
+    used = used[np.argsort(-total[used], kind="stable")]  # level ones stay in the order of their names
+    first, calls = offsets[used], sizes[used]
+    groups = walked.sums(lane) if among is None else walked.sums(lane).among(among)
+    described = zip(*(entities.rows[at] for at in used.tolist()), strict=True) if len(used) else [[]] * 6
+    columns: dict[str, Any] = {
+        name: pd.array(list(texts), dtype="str") for name, texts in zip(COLUMNS, described, strict=True)
+    }
+    columns["calls"] = calls
+    columns["exclusive_ns"] = total[used]
+    columns["mean_ms"] = total[used] / np.maximum(calls, 1) / NS_PER_MS
     for column, quantile in QUANTILES.items():
         ranks = [nearest_rank(size, quantile) for size in calls.tolist()]
-        table[column] = ascending[first + np.array(ranks, dtype=np.int64) - 1] / NS_PER_MS
-    table["covered_ns"] = covered[used]
-    groups = walked.sums(lane) if among is None else walked.sums(lane).among(among)
-    table["requests"] = np.bincount(groups.entity, minlength=len(covered))[used]
-    table["exemplar_trace_ids"] = _exemplars(walked, groups, used)
-    return table.sort_values(["exclusive_ns", "entity"], ascending=[False, True], ignore_index=True)
+        columns[column] = ascending[first + np.array(ranks, dtype=np.int64) - 1] / NS_PER_MS
+    columns["covered_ns"] = sum_by(code, walked.walk.covered_ns[rows], entities.size)[used]
+    columns["requests"] = np.bincount(groups.entity, minlength=entities.size)[used]
+    columns["exemplar_trace_ids"] = _exemplars(walked, groups, used)
+    return pd.DataFrame(columns)
 
 
 def stretches(walked: Walked, requests: Int64s) -> pd.DataFrame:
@@ -239,6 +238,6 @@ def _exemplars(walked: Walked, groups: Sums, used: Int64s) -> list[list[str]]:
     trace_id: Any = walked.spans["trace_id"].array
     entities = walked.entities.size
     most = most_per_group(groups.entity, groups.exclusive_ns, groups.request, entities, EXEMPLARS)[used]
-    ids = trace_id[walked.roots[groups.request[most[most >= 0]]]].astype(object).tolist()
+    ids = trace_id.categories[trace_id.codes[walked.roots[groups.request[most[most >= 0]]]]].tolist()
     ends = np.cumsum((most >= 0).sum(axis=1)).tolist()
     return [list(dict.fromkeys(ids[begin:end])) for begin, end in pairwise([0, *ends])]

@@ -130,18 +130,20 @@ def _derive(
     spans: pd.DataFrame, forest: Forest, surroundings: Surroundings | None, *, is_crisp: bool
 ) -> tuple[Tree, dict[str, int]]:
     """Return the tree on derived times, and how many spans were adjusted."""
-    from perflab.analysis.walking import tell_calls
+    from perflab.analysis.walking import derive
     from perflab.compiled import in_one_piece
 
     raw_ns = spans["duration_ns"].to_numpy()
     alignment = None if is_crisp else align(spans, forest, surroundings.clocks if surroundings else None)
     start = spans["start_ns"].to_numpy() if alignment is None else alignment.start_ns
-    is_call, is_message = tell_calls(in_one_piece(forest.parent_row), forest.kind_rank)
+    end, is_call, is_message, negative = derive(
+        in_one_piece(forest.parent_row), forest.kind_rank, in_one_piece(start), in_one_piece(raw_ns)
+    )
     known = surroundings.traces if surroundings else None
     tree = Tree(
         parent_row=forest.parent_row,
         start_ns=start,
-        end_ns=start + np.maximum(raw_ns, 0),
+        end_ns=end,
         span_id=spans["span_id"].to_numpy(),
         kind_rank=forest.kind_rank,
         order=forest.order,
@@ -151,5 +153,5 @@ def _derive(
     return tree, {
         "shifted": alignment.shifted if alignment else 0,
         "centred": alignment.centred if alignment else 0,
-        "negative_durations": int((raw_ns < 0).sum()),
+        "negative_durations": negative,
     }

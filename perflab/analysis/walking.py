@@ -54,30 +54,41 @@ def is_apart(
     return (not is_small or is_detached[row]) and not is_call[row]
 
 
-@entrance(INTS, SHORTS)
-def tell_calls(parent_row: Int64s, kind: Shorts) -> tuple[Mask, Mask]:
-    """Tell which spans are calls, and which are messages.
+@entrance(INTS, SHORTS, INTS, INTS)
+def derive(
+    parent_row: Int64s, kind: Shorts, start_ns: Int64s, duration_ns: Int64s
+) -> tuple[Int64s, Mask, Mask, int]:
+    """Tell when spans end, and which are calls or messages.
 
     Parameters
     ----------
     parent_row : int64[n]
         -1 for heads.
     kind : int8[n]
-        As `perflab.trace.schema.rank_kinds` returns them.
+        As in `perflab.trace.tree.Forest`, ``kind_rank``.
+    start_ns, duration_ns : int64[n]
 
     Returns
     -------
+    end_ns : int64[n]
+        A duration below 0 counts as 0.
     is_call, is_message : bool[n]
         A SERVER span whose parent is a CLIENT span; a CONSUMER whose parent is a PRODUCER.
+    negative : int
+        How many durations are below 0.
     """
+    end_ns = np.empty(len(parent_row), dtype=np.int64)
+    negative = 0
     is_call = np.zeros(len(parent_row), dtype=np.bool_)
     is_message = np.zeros(len(parent_row), dtype=np.bool_)
     for row in range(len(parent_row)):
-        parent = parent_row[row]
-        if parent >= 0:
-            is_call[row] = kind[row] == _SERVER and kind[parent] == _CLIENT
-            is_message[row] = kind[row] == _CONSUMER and kind[parent] == _PRODUCER
-    return is_call, is_message
+        end_ns[row] = start_ns[row] + max(duration_ns[row], 0)
+        negative += duration_ns[row] < 0
+        above = kind[max(parent_row[row], 0)]
+        has_parent = parent_row[row] >= 0
+        is_call[row] = has_parent & (kind[row] == _SERVER) & (above == _CLIENT)
+        is_message[row] = has_parent & (kind[row] == _CONSUMER) & (above == _PRODUCER)
+    return end_ns, is_call, is_message, negative
 
 
 @compiled

@@ -24,7 +24,7 @@ def bound_offsets(
     parent_row : int64[n]
         -1 for heads.
     kind : int8[n]
-        As `perflab.trace.schema.rank_kinds` returns them.
+        As in `perflab.trace.tree.Forest`, ``kind_rank``.
     host : int32[n]
         -1 where there is none.
     start_ns, duration_ns : int64[n]

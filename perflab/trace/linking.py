@@ -2,7 +2,7 @@
 
 What is needed of a trace is first copied side by side, into room for the longest one: there all of it stays
 in the processor's nearest memory. Spans are found by id in a hash table. Depth is found by climbing from all
-spans at once, to the parent, then by twos, by fours; where that comes to no end, there is a ring, which is cut.
+spans at once, to the parent, then by twos, by fours; where that comes to no end is a ring, which is cut.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from perflab.compiled import (
     INT,
     INTS,
     ROOMS,
+    SHORTS,
     Codes,
     Int64s,
+    Shorts,
     compiled,
     entrance,
     group_into,
@@ -140,7 +142,7 @@ def _cut_rings(count: int, up: Int64s, starts: Int64s, ids: Ids, met: Int64s) ->
 
 @compiled
 def _rank(count: int, steps: Int64s, starts: Int64s, keys: Int64s, places: Int64s) -> bool:
-    """Write the spans of a small trace to ``places``, by depth, then start; return whether that settled it."""
+    """Write a small trace's spans to ``places``, by depth, then start; return whether that settled it."""
     first, last, deepest = starts[0], starts[0], np.int64(0)
     for at in range(count):
         first, last, deepest = min(first, starts[at]), max(last, starts[at]), max(deepest, steps[at])
@@ -171,10 +173,11 @@ def _put_in_order(
     spare: Int64s,
     places: Int64s,
 ) -> int:
-    """Write a trace's spans to ``places``, by depth, then start, id and kind; return how many there are.
+    """Write a trace's spans to ``places``, by depth, then start, id and kind; return how many those are.
 
-    Doubles are left out. Spans are dealt out by depth first; what is in order within a depth, as all of it is where they come by
-    start, is left as it is. ``levels`` is room for a number per depth, all 0 before and after.
+    Doubles are left out. Spans are dealt out by depth first; what is in order within a depth, as all of it is
+    where they come by start, is left as it is. ``levels`` is room for a number per depth, all 0 before and
+    after.
     """
     deepest = np.int64(0)
     for at in range(count):
@@ -208,7 +211,7 @@ def _put_in_order(
     return int(begin)
 
 
-@entrance(INTS, INT, IDS, IDS, CODES, INTS, INTS, ROOMS)
+@entrance(INTS, INT, IDS, IDS, CODES, INTS, SHORTS, INTS, ROOMS)
 def link_rows(
     trace_code: Int64s,
     traces: int,
@@ -216,9 +219,10 @@ def link_rows(
     parent_id: Ids,
     kind: Codes,
     preference: Int64s,
+    ranks: Shorts,
     start_ns: Int64s,
     links: Int64s,
-) -> tuple[int, Int64s, npt.NDArray[np.int32], npt.NDArray[np.bool_], Int64s, int]:
+) -> tuple[int, Int64s, Codes, Shorts, npt.NDArray[np.bool_], Int64s, int]:
     """Link the spans of a table.
 
     Parameters
@@ -231,6 +235,8 @@ def link_rows(
         Number of a row's kind; -1 for none.
     preference : int64[kinds + 1]
         How late a kind comes in the choice among rows that share an id; none at all is the last.
+    ranks : int8[kinds + 1]
+        As `perflab.trace.schema.rank_kinds` returns them.
     start_ns : int64[n]
     links : int64[3, n]
         Filled with ``parent_row``, ``head_row`` and ``order``, as in `perflab.trace.tree.Forest`. numpy makes
@@ -240,7 +246,7 @@ def link_rows(
     -------
     placed : int
         How much of ``order`` there is.
-    trace_offsets, depth, is_orphan : arrays
+    trace_offsets, depth, kind_rank, is_orphan : arrays
         As there.
     doubles : int64[duplicates]
         Their rows, ascending.
@@ -260,7 +266,7 @@ def link_rows(
     starts, kinds, twin, up, top = room[0], room[1], room[2], room[3], room[4]
     steps, places, members, spare, rows = room[5], room[6], room[7], room[8], room[9]
     levels = np.zeros(longest + 1, dtype=np.int64)
-    is_orphan = np.zeros(size, dtype=np.bool_)
+    kind_rank, is_orphan = np.empty(size, dtype=np.int8), np.empty(size, dtype=np.bool_)
     depth, order_offsets = np.empty(size, dtype=np.int32), np.zeros(traces + 1, dtype=np.int64)
     cycles = reached = doubles = 0
     for trace in range(traces):
@@ -281,6 +287,7 @@ def link_rows(
             order[reached + at] = rows[places[at]]
         for at in range(count):
             row = rows[at]
+            kind_rank[row] = ranks[kinds[at]]
             is_orphan[row] = up[at] == -1 and parents[at] != 0
             parent_row[row] = rows[up[at]] if up[at] >= 0 else -1
             head_row[row], depth[row] = rows[top[at]], steps[at]
@@ -290,4 +297,4 @@ def link_rows(
         reached += kept
         order_offsets[trace + 1] = reached
     double_rows = np.flatnonzero(depth < 0) if doubles else np.empty(0, dtype=np.int64)
-    return reached, order_offsets, depth, is_orphan, double_rows, cycles
+    return reached, order_offsets, depth, kind_rank, is_orphan, double_rows, cycles

@@ -159,23 +159,22 @@ def concat_spans(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(joined)
 
 
-def rank_kinds(kind: pd.Series) -> np.ndarray:
-    """Return the place of each span's kind in `KINDS`.
+def rank_kinds(kind: pd.Categorical) -> np.ndarray:
+    """Return the place in `KINDS` of every category of kinds.
 
     Parameters
     ----------
-    kind : pandas.Series
+    kind : pandas.Categorical
         That column of a span table.
 
     Returns
     -------
-    int8[n]
-        ``len(KINDS)`` for a kind there is not, one more for none at all.
+    int8[categories + 1]
+        ``len(KINDS)`` for a kind there is not, one more for none at all, which is the last.
     """
-    texts = kind.array.categories.tolist()
+    texts = kind.categories.tolist()
     places = [KINDS.index(text) if text in KINDS else len(KINDS) for text in texts]
-    ranks: np.ndarray = np.array([*places, len(KINDS) + 1], dtype=np.int8)[kind.array.codes]
-    return ranks
+    return np.array([*places, len(KINDS) + 1], dtype=np.int8)
 
 
 def _column(name: str, dtype: str, values: Sequence[Any] | np.ndarray | None, size: int) -> Any:

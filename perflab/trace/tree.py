@@ -42,7 +42,8 @@ class Forest:
     trace_offsets : int64[traces + 1]
         Trace ``t`` is ``order[trace_offsets[t]:trace_offsets[t + 1]]``.
     kind_rank : int8[n]
-        The row's kind, as `perflab.trace.schema.rank_kinds` numbers them.
+        The place of the row's kind in `perflab.trace.schema.KINDS`; one that is not there comes after them,
+        none at all last.
     is_orphan : bool[n]
         The row heads a fragment: its parent is named but absent, or was cut off to break a cycle.
     duplicate_rows : int64[duplicates]
@@ -112,13 +113,14 @@ def link(spans: pd.DataFrame) -> Forest:
     traces = _number_traces(spans["trace_id"].array, trace_code)
     kind = spans["kind"].array
     parent_id = spans["parent_span_id"].to_numpy()
-    placed, trace_offsets, depth, is_orphan, doubles, cycles = link_rows(
+    placed, trace_offsets, depth, kind_rank, is_orphan, doubles, cycles = link_rows(
         trace_code,
         traces,
         in_one_piece(spans["span_id"], np.uint64),
         in_one_piece(parent_id, np.uint64),
         in_one_piece(kind.codes, np.int32),
         _preference(kind),
+        rank_kinds(kind),
         in_one_piece(spans["start_ns"]),
         numbers[1:],
     )
@@ -129,7 +131,7 @@ def link(spans: pd.DataFrame) -> Forest:
         order=order[:placed],
         trace_code=trace_code,
         trace_offsets=trace_offsets,
-        kind_rank=rank_kinds(spans["kind"]),
+        kind_rank=kind_rank,
         is_orphan=is_orphan,
         duplicate_rows=doubles,
         traces=traces,
@@ -147,24 +149,27 @@ def _number_traces(trace_id: pd.Categorical, found: Rows) -> int:
         return 0
     if codes.min() < 0:
         raise SchemaError(f"row {int(np.argmin(codes))} of the span table has no trace id")
-    is_used = np.zeros(len(trace_id.categories), dtype=bool)
-    is_used[codes] = True
-    used = np.flatnonzero(is_used)
-    number = np.empty(len(is_used), dtype=np.int64)
-    number[used[_order_of(trace_id.categories[used])]] = np.arange(len(used))
-    np.take(number, codes, out=found, mode="clip")  # any other mode makes a copy
+    from perflab.compiled import translate
+
+    found[:] = codes
+    used = np.flatnonzero(np.bincount(found, minlength=len(trace_id.categories)))
+    if len(used) == len(trace_id.categories) and _is_sorted(trace_id.categories):
+        return len(used)
+    number = np.empty(len(trace_id.categories), dtype=np.int64)
+    by_text = np.argsort(trace_id.categories[used].to_numpy(dtype=object), kind="stable")
+    number[used[by_text]] = np.arange(len(used))
+    translate(found, number)
     return len(used)
 
 
-def _order_of(texts: pd.Index) -> Rows | slice:
-    """Return what sorts distinct texts; most tables have them sorted, which costs less to see than to do."""
+def _is_sorted(texts: pd.Index) -> bool:
+    """Tell whether distinct texts are in order: most tables have them so, and seeing it costs little."""
     import pyarrow
     import pyarrow.compute
 
     array = pyarrow.array(texts)
-    if pyarrow.compute.all(pyarrow.compute.less(array.slice(0, len(array) - 1), array.slice(1))).as_py():
-        return slice(None)
-    return np.argsort(texts.to_numpy(dtype=object), kind="stable")
+    is_before = pyarrow.compute.less(array.slice(0, len(array) - 1), array.slice(1))
+    return bool(pyarrow.compute.all(is_before).as_py())
 
 
 def _preference(kind: pd.Categorical) -> Rows:

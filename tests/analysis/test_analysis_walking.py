@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perflab.analysis.walk import ON_PATH
-from perflab.analysis.walking import tell_calls, walk_all
+from perflab.analysis.walking import derive, walk_all
 from perflab.trace.schema import KINDS
 
 
@@ -66,7 +66,9 @@ def test_nothing_is_walked_where_there_is_nothing():
 
 
 def test_calls_and_messages_are_told_by_the_kinds_of_both():
-    """SERVER below CLIENT, CONSUMER below PRODUCER; a head is neither."""
+    """SERVER below CLIENT, CONSUMER below PRODUCER; a head is neither. Nothing ends before it starts."""
     kinds = [KINDS.index(kind) for kind in ("client", "server", "producer", "consumer", "server", "consumer")]
-    found = tell_calls(np.array([-1, 0, 1, 2, 2, 0]), np.array(kinds, dtype=np.int8))
+    times = np.arange(6), np.array([5, 0, -3, 2, 1, -1])
+    end, *found, negative = derive(np.array([-1, 0, 1, 2, 2, 0]), np.array(kinds, dtype=np.int8), *times)
     assert [np.flatnonzero(one).tolist() for one in found] == [[1], [3]]
+    assert (end.tolist(), negative) == ([5, 1, 2, 5, 5, 5], 2)

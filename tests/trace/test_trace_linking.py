@@ -14,13 +14,14 @@ def linked(trace, span_id, parent_id, start=None, kind=None):
     """Return parent, depth, head, order, offsets, orphans, doubles, cycles; a smaller kind is preferred."""
     size = len(span_id)
     links = np.empty((3, size), dtype=np.int64)
-    placed, offsets, depth, *rest = link_rows(
+    placed, offsets, depth, _, *rest = link_rows(
         np.array(trace, dtype=np.int64),
         int(max(trace, default=-1)) + 1,
         np.array(span_id, dtype=np.uint64),
         np.array(parent_id, dtype=np.uint64),
         np.zeros(size, dtype=np.int32) if kind is None else np.array(kind, dtype=np.int32),
         np.arange(9),
+        np.arange(9, dtype=np.int8),
         np.zeros(size, dtype=np.int64) if start is None else np.array(start, dtype=np.int64),
         links,
     )
