@@ -147,6 +147,7 @@ def _derive(
         span_id=spans["span_id"].to_numpy(),
         kind_rank=forest.kind_rank,
         order=forest.order,
+        largest=int(np.diff(forest.trace_offsets).max(initial=0)),
         is_call=is_call,
         is_detached=np.zeros_like(is_message) if is_crisp else is_message | find_linked(spans, forest, known),
     )

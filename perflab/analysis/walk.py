@@ -34,6 +34,8 @@ class Tree:
         What settles ties: the span id, then the kind's place in `perflab.trace.schema.KINDS`.
     order : int64[m]
         Rows, parents before children.
+    largest : int
+        How many spans the largest trace has.
     is_call : bool[n]
         A SERVER span whose parent is a CLIENT span.
     is_detached : bool[n]
@@ -46,6 +48,7 @@ class Tree:
     span_id: npt.NDArray[np.uint64]
     kind_rank: npt.NDArray[np.int8]
     order: Int64s
+    largest: int
     is_call: Mask
     is_detached: Mask
 
@@ -102,7 +105,7 @@ def walk_back(tree: Tree, is_root: Mask, is_taken: Mask, *, crisp: bool = False)
     from perflab.analysis.walking import walk_all
     from perflab.compiled import in_one_piece
 
-    times = np.empty((4, len(is_root)), dtype=np.int64)
+    times = np.zeros((4, len(is_root)), dtype=np.int64)
     lane, marks = walk_all(
         in_one_piece(tree.parent_row),
         in_one_piece(tree.start_ns),
@@ -115,6 +118,7 @@ def walk_back(tree: Tree, is_root: Mask, is_taken: Mask, *, crisp: bool = False)
         in_one_piece(is_root, np.bool_),
         in_one_piece(is_taken, np.bool_),
         crisp,
+        tree.largest,
         times,
     )
     return Walk(lane, *times, *marks)

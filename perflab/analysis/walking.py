@@ -11,6 +11,7 @@ from perflab.compiled import (
     FLAG,
     FLAGS,
     IDS,
+    INT,
     INTS,
     ROOMS,
     SHORTS,
@@ -156,13 +157,12 @@ def _place_rows(
     marks: Mask,
     first: Codes,
     following: Codes,
-    width: Codes,
-) -> int:
-    """Find the heads, and chain the children of each parent; return the longest chain's length.
+    times: Int64s,
+) -> None:
+    """Find the heads and their times, and chain the children of each parent.
 
     ``marks`` gets three rows: asynchronous, abandoned, clipped; ``first`` and ``following`` get the chains.
     """
-    widest = 1
     for row in range(len(parent_row)):
         if not is_taken[row]:
             continue
@@ -175,15 +175,15 @@ def _place_rows(
             apart = not crisp and is_apart(row, parent, start_ns, end_ns, is_call, is_detached)
             if not apart:
                 following[row], first[parent] = first[parent], row
-                width[parent] += 1
-                widest = max(widest, width[parent])
                 is_late = end_ns[row] > end_ns[parent]
                 marks[1, row] = is_call[row] and is_late
                 marks[2, row] = is_late or start_ns[row] < start_ns[parent]
         if apart:
             marks[0, row] = True
             lane[row] = _APART
-    return widest
+        if lane[row]:
+            times[0, row], times[1, row] = start_ns[row], end_ns[row]
+            times[2, row] = end_ns[row] - start_ns[row]
 
 
 @compiled
@@ -220,7 +220,7 @@ def _chain(
     return chained, is_whole
 
 
-@entrance(INTS, INTS, INTS, IDS, SHORTS, INTS, FLAGS, FLAGS, FLAGS, FLAGS, FLAG, ROOMS)
+@entrance(INTS, INTS, INTS, IDS, SHORTS, INTS, FLAGS, FLAGS, FLAGS, FLAGS, FLAG, INT, ROOMS)
 def walk_all(
     parent_row: Int64s,
     start_ns: Int64s,
@@ -233,6 +233,7 @@ def walk_all(
     is_root: Mask,
     is_taken: Mask,
     crisp: bool,
+    widest: int,
     times: Int64s,
 ) -> tuple[Lanes, Mask]:
     """Walk every tree, parents first; each child is looked at once.
@@ -243,8 +244,10 @@ def walk_all(
         As in `perflab.analysis.walk.Tree`.
     is_root, is_taken, crisp
         As for `perflab.analysis.walk.walk_back`.
+    widest : int
+        No span has more children.
     times : int64[4, n]
-        Filled with ``begin_ns``, ``finish_ns``, ``exclusive_ns`` and ``covered_ns``, as in
+        All 0; filled with ``begin_ns``, ``finish_ns``, ``exclusive_ns`` and ``covered_ns``, as in
         `perflab.analysis.walk.Walk`. numpy makes room of this size out of larger pages than numba does.
 
     Returns
@@ -256,9 +259,8 @@ def walk_all(
     """
     size = len(parent_row)
     lane, marks = np.zeros(size, dtype=np.int8), np.zeros((3, size), dtype=np.bool_)
-    first, following = np.full(size, -1, dtype=np.int32), np.full(size, -1, dtype=np.int32)
-    width = np.zeros(size, dtype=np.int32)
-    widest = _place_rows(
+    first, following = np.full(size, -1, dtype=np.int32), np.empty(size, dtype=np.int32)
+    _place_rows(
         parent_row,
         start_ns,
         end_ns,
@@ -271,13 +273,9 @@ def walk_all(
         marks,
         first,
         following,
-        width,
+        times,
     )
     begin, finish, exclusive, covered = times[0], times[1], times[2], times[3]
-    for row in range(size):
-        is_head = lane[row] != 0
-        begin[row], finish[row] = is_head * start_ns[row], is_head * end_ns[row]
-        exclusive[row], covered[row] = finish[row] - begin[row], 0
     room = np.empty((6, widest), dtype=np.int64)  # unpacked, its rows would be taken for arrays in pieces
     rows, places, spare, begins, ends_back, ranks = room[0], room[1], room[2], room[3], room[4], room[5]
     ids = np.empty(widest, dtype=np.uint64)
