@@ -44,26 +44,25 @@ def bound_offsets(
         How far the callee's clock is ahead of the caller's: not less, and not more, than this by any call.
     """
     count = 0
-    pair = np.full(len(parent_row), -1, dtype=np.int32)
+    rows = np.empty(len(parent_row) + 1, dtype=np.int32)
     for row in range(len(parent_row)):
-        parent = parent_row[row]
-        if parent >= 0 and kind[row] == _SERVER and kind[parent] == _CLIENT and host[row] != host[parent]:
-            pair[row] = count
-            count += 1
+        parent = max(parent_row[row], 0)
+        is_call = (kind[row] == _SERVER) & (kind[parent] == _CLIENT) & (host[row] != host[parent])
+        rows[count] = row
+        count += is_call & (parent_row[row] >= 0)  # without a branch, which nothing would foretell
     keys = np.empty(count, dtype=np.int64)
-    for row in range(len(parent_row)):
-        if pair[row] >= 0:
-            keys[pair[row]] = (host[parent_row[row]] + 1) * hosts + host[row] + 1
+    for at in range(count):
+        keys[at] = (host[parent_row[rows[at]]] + 1) * hosts + host[rows[at]] + 1
     distinct = number(keys)
-    calls = np.zeros(len(distinct), dtype=np.int64)
+    pair, calls = np.full(len(parent_row), -1, dtype=np.int32), np.zeros(len(distinct), dtype=np.int64)
     extreme = np.iinfo(np.int64)
     highest, lowest = np.full(len(distinct), extreme.min), np.full(len(distinct), extreme.max)
-    for row in range(len(parent_row)):
-        if pair[row] >= 0:
-            parent, one = parent_row[row], keys[pair[row]]
-            pair[row] = one
-            early = start_ns[row] - start_ns[parent]
-            calls[one] += 1
-            highest[one] = max(highest[one], early + max(duration_ns[row], 0) - max(duration_ns[parent], 0))
-            lowest[one] = min(lowest[one], early)
+    for at in range(count):
+        row, one = rows[at], keys[at]
+        parent = parent_row[row]
+        pair[row] = one
+        early = start_ns[row] - start_ns[parent]
+        calls[one] += 1
+        highest[one] = max(highest[one], early + max(duration_ns[row], 0) - max(duration_ns[parent], 0))
+        lowest[one] = min(lowest[one], early)
     return pair, distinct, calls, highest, lowest
