@@ -105,7 +105,7 @@ def walk_back(tree: Tree, is_root: Mask, is_taken: Mask, *, crisp: bool = False)
     from perflab.analysis.walking import walk_all
     from perflab.compiled import in_one_piece
 
-    times = np.zeros((4, len(is_root)), dtype=np.int64)
+    times = np.empty((4, len(is_root)), dtype=np.int64)
     lane, marks = walk_all(
         in_one_piece(tree.parent_row),
         in_one_piece(tree.start_ns),

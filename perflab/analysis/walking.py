@@ -164,26 +164,24 @@ def _place_rows(
     ``marks`` gets three rows: asynchronous, abandoned, clipped; ``first`` and ``following`` get the chains.
     """
     for row in range(len(parent_row)):
-        if not is_taken[row]:
-            continue
         parent = parent_row[row]
-        if is_root[row]:
-            lane[row] = _ON_PATH
-        if parent < 0:
-            apart = not crisp and is_detached[row]
-        else:
-            apart = not crisp and is_apart(row, parent, start_ns, end_ns, is_call, is_detached)
-            if not apart:
-                following[row], first[parent] = first[parent], row
-                is_late = end_ns[row] > end_ns[parent]
-                marks[1, row] = is_call[row] and is_late
-                marks[2, row] = is_late or start_ns[row] < start_ns[parent]
-        if apart:
-            marks[0, row] = True
-            lane[row] = _APART
-        if lane[row]:
-            times[0, row], times[1, row] = start_ns[row], end_ns[row]
-            times[2, row] = end_ns[row] - start_ns[row]
+        where, apart, is_late, is_clipped = 0, False, False, False
+        if is_taken[row]:
+            where = _ON_PATH if is_root[row] else 0
+            if parent < 0:
+                apart = not crisp and is_detached[row]
+            else:
+                apart = not crisp and is_apart(row, parent, start_ns, end_ns, is_call, is_detached)
+                if not apart:
+                    following[row], first[parent] = first[parent], row
+                    is_late = end_ns[row] > end_ns[parent]
+                    is_clipped = is_late or start_ns[row] < start_ns[parent]
+            where = _APART if apart else where
+        lane[row] = where
+        marks[0, row], marks[1, row], marks[2, row] = apart, is_late and is_call[row], is_clipped
+        is_head = where != 0
+        times[0, row], times[1, row] = is_head * start_ns[row], is_head * end_ns[row]
+        times[2, row], times[3, row] = times[1, row] - times[0, row], 0
 
 
 @compiled
@@ -247,7 +245,7 @@ def walk_all(
     widest : int
         No span has more children.
     times : int64[4, n]
-        All 0; filled with ``begin_ns``, ``finish_ns``, ``exclusive_ns`` and ``covered_ns``, as in
+        Filled with ``begin_ns``, ``finish_ns``, ``exclusive_ns`` and ``covered_ns``, as in
         `perflab.analysis.walk.Walk`. numpy makes room of this size out of larger pages than numba does.
 
     Returns
@@ -258,7 +256,7 @@ def walk_all(
         ``is_asynchronous``, ``is_abandoned`` and ``is_clipped``.
     """
     size = len(parent_row)
-    lane, marks = np.zeros(size, dtype=np.int8), np.zeros((3, size), dtype=np.bool_)
+    lane, marks = np.empty(size, dtype=np.int8), np.empty((3, size), dtype=np.bool_)
     first, following = np.full(size, -1, dtype=np.int32), np.empty(size, dtype=np.int32)
     _place_rows(
         parent_row,

@@ -14,7 +14,7 @@ def walked(parent, start, end, crisp=False):
     size = len(parent)
     parent = np.array(parent, dtype=np.int64)
     no, yes = np.zeros(size, dtype=bool), np.ones(size, dtype=bool)
-    times = np.zeros((4, size), dtype=np.int64)
+    times = np.empty((4, size), dtype=np.int64)
     lane, marks = walk_all(
         parent,
         np.array(start, dtype=np.int64),
