@@ -15,15 +15,20 @@ import numpy.typing as npt
 
 F = TypeVar("F", bound=Callable[..., Any])
 Int64s = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
+Shorts = npt.NDArray[np.int8]
 
-INTS, IDS, FLAGS, SHORTS, FLOATS = (
+INTS, IDS, FLAGS, SHORTS, CODES, FLOATS = (
     numba.types.Array(kind, 1, "C", readonly=True)
-    for kind in (numba.int64, numba.uint64, numba.boolean, numba.int8, numba.float64)
+    for kind in (numba.int64, numba.uint64, numba.boolean, numba.int8, numba.int32, numba.float64)
 )
-"""Types of arguments: int64, uint64, bool, int8 and float64 arrays in one piece, which are only read."""
+"""Types of arguments: int64, uint64, bool, int8, int32 and float64 arrays in one piece, only read."""
+ROOM, ROOMS = (numba.types.Array(numba.int64, dimensions, "C") for dimensions in (1, 2))
+"""int64 arrays of one and of two dimensions that are written to."""
 INT, FLAG = numba.int64, numba.boolean
 
 _SHORT = 24
+_FEW = 256
 
 
 def compiled(function: F) -> F:
@@ -127,13 +132,29 @@ def sort_places(
         width *= 2
 
 
-@entrance(INTS, INT)
-def group(codes: npt.NDArray[Any], groups: int) -> tuple[Int64s, Int64s]:
+@entrance(INTS, INT, ROOM)
+def group_into(codes: Int64s, groups: int, places: Int64s) -> Int64s:
+    """Write what `group` returns as places to ``places``; return where each group begins."""
+    offsets = np.zeros(groups + 2, dtype=np.int64)  # one place on: what follows is counted up in place
+    for code in codes:
+        if code >= 0:
+            offsets[code + 2] += 1
+    for at in range(groups):
+        offsets[at + 2] += offsets[at + 1]
+    for row in range(len(codes)):
+        code = codes[row]
+        if code >= 0:
+            places[offsets[code + 1]] = row
+            offsets[code + 1] += 1
+    return offsets[:-1]
+
+
+def group(codes: Int64s, groups: int) -> tuple[Int64s, Int64s]:
     """Return the places of all codes, group by group in the order given, and where each group begins.
 
     Parameters
     ----------
-    codes : integers[n]
+    codes : int64[n]
         0 to ``groups - 1``; a negative one is left out.
     groups : int
         How many there are.
@@ -144,17 +165,62 @@ def group(codes: npt.NDArray[Any], groups: int) -> tuple[Int64s, Int64s]:
     offsets : int64[groups + 1]
         Group ``g`` is ``places[offsets[g]:offsets[g + 1]]``.
     """
-    offsets = np.zeros(groups + 1, dtype=np.int64)
-    for code in codes:
-        if code >= 0:
-            offsets[code + 1] += 1
-    for at in range(groups):
-        offsets[at + 1] += offsets[at]
-    places = np.empty(offsets[groups], dtype=np.int64)
-    following = offsets[:-1].copy()
-    for row in range(len(codes)):
-        code = codes[row]
-        if code >= 0:
-            places[following[code]] = row
-            following[code] += 1
-    return places, offsets
+    places = np.empty(len(codes), dtype=np.int64)
+    offsets = group_into(codes, groups, places)
+    return places[: offsets[-1]], offsets
+
+
+@entrance(ROOM, INTS)
+def translate(numbers: Int64s, meaning: Int64s) -> None:
+    """Replace numbers by what each of them stands for; -1 is the last."""
+    for at in range(len(numbers)):
+        numbers[at] = meaning[numbers[at]]
+
+
+@compiled
+def mix(number: np.uint64) -> np.uint64:
+    """Spread a number over all bits (the finaliser of splitmix64, S. Vigna)."""
+    number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return number ^ (number >> np.uint64(31))
+
+
+@entrance(ROOM)
+def number(keys: Int64s) -> Int64s:
+    """Replace keys by the numbers of the distinct ones, in the order in which they appear.
+
+    Parameters
+    ----------
+    keys : int64[n]
+        Not negative; they are overwritten with their numbers.
+
+    Returns
+    -------
+    int64[m]
+        The key of each number.
+    """
+    distinct = np.empty(_FEW, dtype=np.int64)
+    table = np.full(4 * _FEW, -1, dtype=np.int64)  # the number of the key that hashes there
+    found = 0
+    for at in range(len(keys)):
+        key = keys[at]
+        mask = np.uint64(len(table) - 1)
+        slot = mix(np.uint64(key)) & mask
+        while table[slot] >= 0 and distinct[table[slot]] != key:
+            slot = (slot + np.uint64(1)) & mask
+        if table[slot] >= 0:
+            keys[at] = table[slot]
+            continue
+        table[slot] = keys[at] = found
+        distinct[found] = key
+        found += 1
+        if found == len(distinct):
+            distinct = np.concatenate((distinct, np.empty(found, dtype=np.int64)))
+            table = np.full(8 * found, -1, dtype=np.int64)
+            mask = np.uint64(len(table) - 1)
+            for one in range(found):
+                slot = mix(np.uint64(distinct[one])) & mask
+                while table[slot] >= 0:
+                    slot = (slot + np.uint64(1)) & mask
+                table[slot] = one
+    return distinct[:found].copy()

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perflab.compiled import group, in_one_piece, sort_places
+from perflab.compiled import group, in_one_piece, number, sort_places, translate
 
 _FEW = st.integers(-2, 2)
 
@@ -47,3 +47,21 @@ def test_whatever_lies_otherwise_is_put_in_one_piece():
     found = in_one_piece(stepped)
     assert found.flags.c_contiguous
     assert (found.dtype, found.tolist()) == (np.int64, [0, 2, 4, 6, 8])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2**62)), st.integers(0, 3000))
+def test_keys_are_numbered_as_they_appear(keys, many):
+    """Few or more than there is room for at first; equal ones alike."""
+    keys = [*keys, *range(many), *keys[::-1]]
+    numbers = np.array(keys, dtype=np.int64)
+    distinct = number(numbers).tolist()
+    assert distinct == list(dict.fromkeys(keys))
+    assert [distinct[at] for at in numbers.tolist()] == keys
+
+
+def test_numbers_are_replaced_by_what_they_stand_for():
+    """-1, nothing, by the last."""
+    numbers = np.array([2, -1, 0, 1])
+    translate(numbers, np.array([7, 8, 9]))
+    assert numbers.tolist() == [9, 9, 7, 8]

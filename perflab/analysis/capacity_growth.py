@@ -44,7 +44,7 @@ def growth_table(walked: Walked, before_ns: int) -> pd.DataFrame:
     rows = rows[began < before_ns]
     by_code = np.argsort(walked.entities.code[rows], kind="stable")
     rows = rows[by_code]
-    bounds = np.searchsorted(walked.entities.code[rows], np.arange(len(walked.entities.table) + 1))
+    bounds = np.searchsorted(walked.entities.code[rows], np.arange(walked.entities.size + 1))
     found = [
         _growth(walked, code, rows[bounds[code] : bounds[code + 1]], before_ns)
         for code in np.flatnonzero(np.diff(bounds) >= MIN_CALLS).tolist()

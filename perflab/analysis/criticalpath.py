@@ -32,7 +32,7 @@ _SHOWN = ("entity", "kind", "calls", "share_ratio", "mean_ms", "p50_ms", "p95_ms
 
 @dataclass(frozen=True, eq=False)
 class CriticalPath:
-    """The critical paths of a span table.
+    """The critical paths of a span table; its tables are made when they are first asked for.
 
     Attributes
     ----------
@@ -61,14 +61,36 @@ class CriticalPath:
         "strict" or "crisp".
     """
 
-    table: pd.DataFrame
-    entries: pd.DataFrame
-    exclusive: pd.DataFrame
-    asynchronous: pd.DataFrame
     counts: Mapping[str, int]
     refused: tuple[str, ...]
     rule: str
     walked: Walked = field(repr=False)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per entity on any path, as told above."""
+        table = entity_table(self.walked, ON_PATH)
+        total_ns = int(self.walked.duration_ns.sum())
+        share = table["exclusive_ns"] / total_ns if total_ns else 0.0
+        table.insert(table.columns.get_loc("p99_ms") + 1, "share_ratio", share)
+        if (np.diff(table["share_ratio"]) < 0).all():
+            return table
+        return table.sort_values(["share_ratio", "entity"], ascending=[False, True], ignore_index=True)
+
+    @cached_property
+    def entries(self) -> pd.DataFrame:
+        """One row per request, as told above."""
+        return request_table(self.walked)
+
+    @cached_property
+    def exclusive(self) -> pd.DataFrame:
+        """One row per request and entity, as told above."""
+        return exclusive_table(self.walked, self.entries)
+
+    @cached_property
+    def asynchronous(self) -> pd.DataFrame:
+        """One row per entity nobody waited for, as told above."""
+        return entity_table(self.walked, APART)
 
     @cached_property
     def stacks(self) -> pd.DataFrame:
@@ -163,20 +185,6 @@ def critical_path(spans: pd.DataFrame, compat: str | None = None) -> CriticalPat
 
 
 def tabulate(traversal: Traversal, rule: str) -> CriticalPath:
-    """Make the tables of walked traces; ``rule`` is what they were walked by."""
-    walked, counts = traversal.walked, traversal.counts()
-    entries = request_table(walked)
-    table = entity_table(walked, ON_PATH)
-    total_ns = int(entries["duration_ns"].sum())
-    share = table["exclusive_ns"] / total_ns if total_ns else 0.0
-    table.insert(table.columns.get_loc("p99_ms") + 1, "share_ratio", share)
-    return CriticalPath(
-        table=table.sort_values(["share_ratio", "entity"], ascending=[False, True], ignore_index=True),
-        entries=entries,
-        exclusive=exclusive_table(walked, entries),
-        asynchronous=entity_table(walked, APART),
-        counts=MappingProxyType(counts),
-        refused=refusals(counts),
-        rule=rule,
-        walked=walked,
-    )
+    """Return the critical paths of walked traces; ``rule`` is what they were walked by."""
+    counts = traversal.counts()
+    return CriticalPath(MappingProxyType(counts), refusals(counts), rule, traversal.walked)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,12 @@ import pandas as pd
 from perflab.trace.tree import Forest
 
 Int64s = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 OPERATION = "operation"
 EDGE = "edge"
+
+COLUMNS = ("entity", "kind", "service", "name", "caller", "callee")
+"""What an entity is described by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,22 +33,34 @@ class Entities:
     ----------
     code : int64[n]
         Per row of the span table the position of its entity in ``table``.
-    table : pandas.DataFrame
-        One row per entity, sorted by name: ``entity kind service name caller callee``. An edge's
-        ``service`` is its caller and its ``name`` its callee; an operation has neither caller nor callee.
+    rows : sequence of tuples of str
+        The rows of ``table``.
     callee_row : int64[n]
         Row of the callee's span for a row that is an edge, else -1.
     """
 
     code: Int64s
-    table: pd.DataFrame
+    rows: Sequence[tuple[str, str, str, str, str, str]]
     callee_row: Int64s
 
-    @property
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per entity, sorted by name: ``entity kind service name caller callee``.
+
+        An edge's ``service`` is its caller and its ``name`` its callee; an operation has neither caller
+        nor callee.
+        """
+        return pd.DataFrame(self.rows, columns=list(COLUMNS), index=range(len(self.rows))).astype("str")
+
+    @cached_property
     def names(self) -> list[str]:
         """The entities' names, in the order of ``table``."""
-        names: list[str] = self.table["entity"].tolist()
-        return names
+        return [row[0] for row in self.rows]
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.rows)
 
 
 def operation_name(service: str, name: str) -> str:
@@ -89,31 +104,23 @@ def find_entities(spans: pd.DataFrame, forest: Forest, *, with_edges: bool = Tru
         child of any other kind there but CONSUMER; of several to the one with the smallest span id
         (not the earliest: clocks of several hosts must not decide).
     """
-    size = len(spans)
-    callee_row = find_callees(spans, forest) if with_edges else np.full(size, -1, dtype=np.int64)
-    service = spans["service"].array
-    service_code = np.asarray(service.codes, dtype=np.int64)
-    name = spans["name"].array
-    is_edge = callee_row >= 0
-    second = np.where(is_edge, service_code[callee_row], np.asarray(name.codes, dtype=np.int64))
-    span = max(len(service.categories), len(name.categories)) + 1
-    key = (is_edge * span + service_code + 1) * span + second + 1
-    inverse, used = _number(key)
-    first_row = np.empty(used, dtype=np.int64)
-    first_row[inverse[::-1]] = np.arange(size - 1, -1, -1)  # the last written, the first row, stays
+    from perflab.analysis.naming import number_entities
+    from perflab.compiled import in_one_piece, translate
 
+    callee_row = find_callees(spans, forest) if with_edges else np.full(len(spans), -1, dtype=np.int64)
+    service, name = spans["service"].array, spans["name"].array
     services = [*service.categories.astype(object), ""]
     names = [*name.categories.astype(object), ""]
-    rows = [
-        _describe(services, names, int(service_code[row]), int(second[row]), bool(is_edge[row]))
-        for row in first_row.tolist()
-    ]
-    columns = ["entity", "kind", "service", "name", "caller", "callee"]
-    table = pd.DataFrame(rows, columns=columns, index=range(used)).astype("str")
-    distinct = table.drop_duplicates("entity").sort_values("entity", ignore_index=True)
-    place = pd.Index(distinct["entity"]).get_indexer(table["entity"])
-    code = place[inverse] if size else np.zeros(0, dtype=np.int64)
-    return Entities(np.asarray(code, dtype=np.int64), distinct, callee_row)
+    width = max(len(services), len(names))
+    number, keys = number_entities(
+        callee_row, in_one_piece(service.codes, np.int32), in_one_piece(name.codes, np.int32), width
+    )
+    described = [_describe(services, names, width, key) for key in keys.tolist()]
+    distinct = {described[at][0]: described[at] for at in np.argsort(keys)[::-1].tolist()}
+    rows = [distinct[text] for text in sorted(distinct)]
+    place = {row[0]: at for at, row in enumerate(rows)}
+    translate(number, np.array([place[row[0]] for row in described], dtype=np.int64))
+    return Entities(number, rows, callee_row)
 
 
 def find_callees(spans: pd.DataFrame, forest: Forest) -> Int64s:
@@ -121,40 +128,25 @@ def find_callees(spans: pd.DataFrame, forest: Forest) -> Int64s:
 
     The SERVER child comes before any other, a smaller span id before a larger.
     """
-    callee_row = np.full(len(spans), -1, dtype=np.int64)
-    kind = spans["kind"].array
-    service_code = spans["service"].array.codes
-    parent_row = forest.parent_row
-    is_callee = (parent_row >= 0) & np.asarray(kind == "client")[parent_row] & ~np.asarray(kind == "consumer")
-    is_callee &= service_code != service_code[parent_row]
-    callee = np.flatnonzero(is_callee)
-    callee_row[parent_row[callee]] = callee
-    # most callers have one callee: the others choose
-    several = callee[np.bincount(parent_row[callee], minlength=len(spans))[parent_row[callee]] > 1]
-    span_id = spans["span_id"].to_numpy()[several]
-    is_other = ~np.asarray(kind == "server")[several]
-    worst_first = several[np.lexsort((span_id, is_other))[::-1]]
-    callee_row[parent_row[worst_first]] = worst_first  # the last written, the best, stays
-    return callee_row
+    from perflab.analysis.naming import choose_callees
+    from perflab.compiled import in_one_piece
 
-
-def _number(key: Int64s) -> tuple[Int64s, int]:
-    """Return the number of each key among the distinct ones, and how many those are."""
-    highest = int(key.max(initial=0))
-    if highest > 4 * len(key) + 1024:
-        inverse, used = pd.factorize(key)
-        return inverse, len(used)
-    is_there = np.zeros(highest + 1, dtype=bool)
-    is_there[key] = True
-    number = np.cumsum(is_there) - 1
-    return number[key], int(is_there.sum())
+    return choose_callees(
+        in_one_piece(forest.parent_row),
+        forest.kind_rank,
+        in_one_piece(spans["service"].array.codes, np.int32),
+        in_one_piece(spans["span_id"], np.uint64),
+    )
 
 
 def _describe(
-    services: Sequence[str], names: Sequence[str], first: int, second: int, is_edge: bool
+    services: Sequence[str], names: Sequence[str], width: int, key: int
 ) -> tuple[str, str, str, str, str, str]:
-    service = services[first]
+    """Read what `perflab.analysis.naming.number_entities` wrote; what has no name is the last, ""."""
+    rest, second = divmod(key, width)
+    is_edge, first = divmod(rest, width)
+    service = services[first - 1]
     if is_edge:
-        callee = services[second]
+        callee = services[second - 1]
         return edge_name(service, callee), EDGE, service, callee, service, callee
-    return operation_name(service, names[second]), OPERATION, service, names[second], "", ""
+    return operation_name(service, names[second - 1]), OPERATION, service, names[second - 1], "", ""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from perflab.analysis.bootstrap import Resampling
+from perflab.analysis.entity import COLUMNS
 from perflab.analysis.histogram import Histograms
 from perflab.analysis.pathtable import EXEMPLARS, QUANTILES, Sums, Walked, request_table
 from perflab.analysis.ranking import ALL, add_estimates
@@ -29,7 +30,6 @@ SLICES = 1024
 """Equal parts of the time, between which an interval's blocks are cut."""
 
 _MERGED_AT_ONCE = 16
-_ENTITY_COLUMNS = ("entity", "kind", "service", "name", "caller", "callee")
 
 
 @dataclass(frozen=True, order=True)
@@ -108,7 +108,7 @@ class PathSums:
 
         sums = walked.sums(ON_PATH)
         numbers = self._number_pairs(walked, sums, entry_of)
-        width = len(walked.entities.table)
+        width = walked.entities.size
         pair = numbers[entry_of[sums.request] * width + sums.entity]
         pairs = len(self._pairs)
         self._sums[:, 0] += sum_by(pair, sums.calls, pairs)
@@ -210,7 +210,7 @@ class PathSums:
             exemplars[group[at]] += self._exemplars[at]
         times = Histograms.merge(*self._times).among(group >= 0).regroup(group)
         rows = [self._entities[entity] for entity in entities]
-        table = pd.DataFrame(rows, columns=list(_ENTITY_COLUMNS)).astype("str")
+        table = pd.DataFrame(rows, columns=list(COLUMNS)).astype("str")
         calls, exclusive, covered, requests = sums.T
         table["calls"], table["exclusive_ns"] = calls, exclusive
         table["mean_ms"] = exclusive / np.maximum(calls, 1) / NS_PER_MS
@@ -245,14 +245,13 @@ class PathSums:
 
     def _number_pairs(self, walked: Walked, sums: Sums, entry_of: Int64s) -> Int64s:
         """Return the number of each pair that is there, by ``entry * entities + entity`` of ``walked``."""
-        width = len(walked.entities.table)
+        width = walked.entities.size
         is_there = np.zeros(len(self.entries) * width, dtype=bool)
         is_there[entry_of[sums.request] * width + sums.entity] = True
-        columns = [walked.entities.table[name].tolist() for name in _ENTITY_COLUMNS]
         numbers = np.full(len(is_there), -1, dtype=np.int64)
         for key in np.flatnonzero(is_there).tolist():
-            row = tuple(column[key % width] for column in columns)
-            numbers[key] = self._number_pair(key // width, self._number_entity(row))
+            entity = self._number_entity(walked.entities.rows[key % width])
+            numbers[key] = self._number_pair(key // width, entity)
         self._grow()
         return numbers
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from perflab.analysis.entity import Entities, operation_name
+from perflab.analysis.entity import COLUMNS, Entities, operation_name
 from perflab.analysis.quantile import nearest_rank
-from perflab.analysis.summing import most_per_group, sort_by_group, sum_per_request
+from perflab.analysis.summing import most_per_group, sort_by_group, sum_by, sum_per_request
 from perflab.analysis.walk import ON_PATH, Tree, Walk
 from perflab.trace.tree import Forest
 from perflab.units import NS_PER_MS
@@ -57,7 +57,7 @@ class Walked:
     Attributes
     ----------
     spans : pandas.DataFrame
-        The table as it was given.
+        The table as it was given: of what is done to that later, nothing is seen here.
     forest : Forest
     entities : Entities
     tree : Tree
@@ -84,20 +84,28 @@ class Walked:
     ) -> Walked:
         """Put the arrays together; requests are numbered in order of time, then of trace id and span id."""
         roots = np.flatnonzero(is_root)
-        keys = (tree.kind_rank, tree.span_id, forest.trace_code, tree.start_ns)
-        roots = roots[np.lexsort([key[roots] for key in keys])]
+        roots = roots[np.argsort(tree.start_ns[roots])]
+        started_ns = tree.start_ns[roots]
+        if (started_ns[1:] == started_ns[:-1]).any():
+            keys = (tree.kind_rank, tree.span_id, forest.trace_code, tree.start_ns)
+            roots = roots[np.lexsort([key[roots] for key in keys])]
         number = np.full(len(spans) + 1, -1, dtype=np.int64)  # the last one for rows without a head
         number[roots] = np.arange(len(roots))
-        return cls(spans, forest, entities, tree, walk, roots, number[forest.head_row])
+        return cls(spans.copy(deep=False), forest, entities, tree, walk, roots, number[forest.head_row])
+
+    @property
+    def duration_ns(self) -> Int64s:
+        """How long each request took, int64[requests]."""
+        took: Int64s = self.walk.finish_ns[self.roots] - self.walk.begin_ns[self.roots]
+        return took
 
     def sums(self, lane: int) -> Sums:
         """Return exclusive times per request and entity of one lane."""
         if lane not in self._sums:
-            rows = self.rows(lane)
-            requests, entities = len(self.roots), len(self.entities.table)
-            exclusive = self.walk.exclusive_ns[rows]
+            in_lane = np.where(self.walk.lane == lane, self.request, -1)
+            code, exclusive = self.entities.code, self.walk.exclusive_ns
             self._sums[lane] = Sums(
-                *sum_per_request(self.request[rows], self.entities.code[rows], exclusive, requests, entities)
+                *sum_per_request(in_lane, code, exclusive, len(self.roots), self.entities.size)
             )
         return self._sums[lane]
 
@@ -111,19 +119,22 @@ class Walked:
 
 def request_table(walked: Walked) -> pd.DataFrame:
     """Return one row per request: ``trace_id entry duration_ns start_ns span_id``."""
+    from perflab.compiled import number
+
     spans, roots = walked.spans, walked.roots
     service, name = spans["service"].array[roots], spans["name"].array[roots]
-    pair = service.codes.astype(np.int64) * (len(name.categories) + 1) + name.codes
-    _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
+    pair = (service.codes.astype(np.int64) + 1) * (len(name.categories) + 1) + name.codes + 1
+    first = np.empty(len(number(pair)), dtype=np.int64)  # a request of each: `pair` is now their number
+    first[pair] = np.arange(len(pair))
     names = [operation_name(service[place], name[place]) for place in first.tolist()]
-    codes, texts = pd.factorize(np.array(names, dtype=object)[inverse.reshape(-1)], sort=True)
-    walk = walked.walk
+    texts = sorted(set(names))
+    codes = np.array([texts.index(text) for text in names], dtype=np.int64)[pair]
     return pd.DataFrame(
         {
             "trace_id": spans["trace_id"].array[roots],
             "entry": pd.Categorical.from_codes(codes, categories=pd.Index(texts, dtype="str")),
-            "duration_ns": (walk.finish_ns - walk.begin_ns)[roots],
-            "start_ns": walk.begin_ns[roots],
+            "duration_ns": walked.duration_ns,
+            "start_ns": walked.walk.begin_ns[roots],
             "span_id": spans["span_id"].to_numpy()[roots],
         }
     )
@@ -142,7 +153,8 @@ def exclusive_table(walked: Walked, entries: pd.DataFrame) -> pd.DataFrame:
             "entity": pd.Categorical.from_codes(groups.entity, categories=names),
             "calls": groups.calls,
             "exclusive_ns": groups.exclusive_ns,
-        }
+        },
+        copy=False,
     )
 
 
@@ -167,29 +179,28 @@ def entity_table(walked: Walked, lane: int, among: Mask | None = None) -> pd.Dat
     rows = walked.rows(lane)
     if among is not None:
         rows = rows[among[walked.request[rows]]]
-    entities = len(walked.entities.table)
-    code, exclusive = walked.entities.code[rows], walked.walk.exclusive_ns[rows]
-    ascending, offsets = sort_by_group(exclusive, code, entities)
-    sizes = np.diff(offsets)
+    entities = walked.entities
+    code, exclusive = entities.code[rows], walked.walk.exclusive_ns[rows]
+    ascending, offsets = sort_by_group(exclusive, code, entities.size)
+    total, sizes = sum_by(code, exclusive, entities.size), np.diff(offsets)
     used = np.flatnonzero(sizes)
-    first, calls = offsets[:-1][used], sizes[used]
-    table: pd.DataFrame = walked.entities.table.iloc[used].reset_index(drop=True)
-    total = np.add.reduceat(ascending, first) if len(first) else ascending
-    covering = np.flatnonzero(walked.walk.covered_ns[rows])
-    covered = np.zeros(entities, dtype=np.int64)
-    np.add.at(covered, code[covering], walked.walk.covered_ns[rows[covering]])
-
-    table["calls"] = calls
-    table["exclusive_ns"] = total
-    table["mean_ms"] = total / np.maximum(calls, 1) / NS_PER_MS
+    used = used[np.argsort(-total[used], kind="stable")]  # level ones stay in the order of their names
+    first, calls = offsets[used], sizes[used]
+    groups = walked.sums(lane) if among is None else walked.sums(lane).among(among)
+    described = zip(*(entities.rows[at] for at in used.tolist()), strict=True) if len(used) else [[]] * 6
+    columns: dict[str, Any] = {
+        name: pd.array(list(texts), dtype="str") for name, texts in zip(COLUMNS, described, strict=True)
+    }
+    columns["calls"] = calls
+    columns["exclusive_ns"] = total[used]
+    columns["mean_ms"] = total[used] / np.maximum(calls, 1) / NS_PER_MS
     for column, quantile in QUANTILES.items():
         ranks = [nearest_rank(size, quantile) for size in calls.tolist()]
-        table[column] = ascending[first + np.array(ranks, dtype=np.int64) - 1] / NS_PER_MS
-    table["covered_ns"] = covered[used]
-    groups = walked.sums(lane) if among is None else walked.sums(lane).among(among)
-    table["requests"] = np.bincount(groups.entity, minlength=len(covered))[used]
-    table["exemplar_trace_ids"] = _exemplars(walked, groups, used)
-    return table.sort_values(["exclusive_ns", "entity"], ascending=[False, True], ignore_index=True)
+        columns[column] = ascending[first + np.array(ranks, dtype=np.int64) - 1] / NS_PER_MS
+    columns["covered_ns"] = sum_by(code, walked.walk.covered_ns[rows], entities.size)[used]
+    columns["requests"] = np.bincount(groups.entity, minlength=entities.size)[used]
+    columns["exemplar_trace_ids"] = _exemplars(walked, groups, used)
+    return pd.DataFrame(columns)
 
 
 def stretches(walked: Walked, requests: Int64s) -> pd.DataFrame:
@@ -225,8 +236,8 @@ def stretches(walked: Walked, requests: Int64s) -> pd.DataFrame:
 def _exemplars(walked: Walked, groups: Sums, used: Int64s) -> list[list[str]]:
     """Return per used entity the ids of the traces with most of its time."""
     trace_id: Any = walked.spans["trace_id"].array
-    entities = len(walked.entities.table)
+    entities = walked.entities.size
     most = most_per_group(groups.entity, groups.exclusive_ns, groups.request, entities, EXEMPLARS)[used]
-    ids = trace_id[walked.roots[groups.request[most[most >= 0]]]].astype(object).tolist()
+    ids = trace_id.categories[trace_id.codes[walked.roots[groups.request[most[most >= 0]]]]].tolist()
     ends = np.cumsum((most >= 0).sum(axis=1)).tolist()
     return [list(dict.fromkeys(ids[begin:end])) for begin, end in pairwise([0, *ends])]

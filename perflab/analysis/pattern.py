@@ -67,7 +67,7 @@ class Diagnosis:
         self.rows = walked.rows(ON_PATH)
         self.code = walked.entities.code[self.rows]
         by_code = np.argsort(self.code, kind="stable")
-        sizes = np.bincount(self.code, minlength=len(walked.entities.table))
+        sizes = np.bincount(self.code, minlength=walked.entities.size)
         self.rows_of = np.split(self.rows[by_code], np.cumsum(sizes)[:-1])
         self.place = {name: code for code, name in enumerate(walked.entities.names)}
         self.per_parent = calls_per_parent(walked)
@@ -159,7 +159,7 @@ class Diagnosis:
         Stores are not counted: statements of one transaction cannot run side by side.
         """
         walked = self.walked
-        size = max(1, len(walked.entities.table))
+        size = max(1, walked.entities.size)
         parent = walked.forest.parent_row[self.rows]
         is_store = np.array([bool(_store_system(walked.spans, rows)) for rows in self.rows_of], dtype=bool)
         is_remote = np.asarray(walked.spans["kind"].array == "client")[self.rows] & (parent >= 0)

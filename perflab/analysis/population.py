@@ -68,20 +68,18 @@ def take_population(spans: pd.DataFrame, forest: Forest, has_marked: bool | None
         The marked traces where there are any (a trace is marked if one of its spans is), else all.
         Of these, the trees with a root that was answered.
     """
-    head = forest.head_row
-    is_linked = head >= 0
-    is_root = is_linked & (head == np.arange(len(spans))) & ~forest.is_orphan
     marked = marked_traces(spans, forest)
     marked_only = bool(marked.any()) if has_marked is None else has_marked
-    is_right = marked[forest.trace_code] if marked_only else np.ones(len(spans), dtype=bool)
-    answered = is_answered(spans)
-    taken_root = is_root & is_right & answered
-    is_taken = np.zeros(len(spans), dtype=bool)
-    is_taken[is_linked] = taken_root[head[is_linked]]
+    roots = np.flatnonzero((forest.depth == 0) & ~forest.is_orphan)
+    if marked_only:
+        roots = roots[marked[forest.trace_code[roots]]]
+    answered = _tell_answers(spans["outcome"].array[roots])
+    is_root = np.zeros(len(spans) + 1, dtype=bool)  # the last one for rows without a head
+    is_root[roots[answered]] = True
     return Population(
-        is_taken=is_taken,
-        is_root=taken_root,
-        unanswered=int((is_root & is_right & ~answered).sum()),
+        is_taken=is_root[forest.head_row],
+        is_root=is_root[:-1],
+        unanswered=int((~answered).sum()),
         real_traces_left_out=int((~marked).sum()) if marked_only else 0,
     )
 
@@ -150,8 +148,13 @@ def find_linked(spans: pd.DataFrame, forest: Forest, traces: Container[str] | No
     traces : container of str, optional
         The ids of the table that ``spans`` is a part of; left out, it is the whole.
     """
+    import pyarrow
+    import pyarrow.compute
+
     linked = np.zeros(len(spans), dtype=bool)
     texts = spans["links"]
+    if not pyarrow.compute.max(pyarrow.compute.binary_length(pyarrow.array(texts))).as_py():
+        return linked
     rows = np.flatnonzero((texts.notna() & (texts != "")).to_numpy(dtype=bool))
     if not rows.size:
         return linked
@@ -171,7 +174,10 @@ def find_linked(spans: pd.DataFrame, forest: Forest, traces: Container[str] | No
 
 def is_answered(spans: pd.DataFrame) -> Mask:
     """Return per row whether its outcome is an answer, or it has none to have."""
-    outcome = spans["outcome"].array
+    return _tell_answers(spans["outcome"].array)
+
+
+def _tell_answers(outcome: pd.Categorical) -> Mask:
     wanted = np.array([*(text in ANSWERED for text in outcome.categories), True])
     answered: Mask = wanted[outcome.codes]
     return answered

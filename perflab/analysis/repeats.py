@@ -52,7 +52,7 @@ def calls_per_parent(walked: Walked) -> npt.NDArray[np.float64]:
     """Return per entity how many of its calls follow each other under one parent, on average."""
     rows = walked.rows(ON_PATH)
     code, parent = walked.entities.code[rows], walked.forest.parent_row[rows]
-    size = len(walked.entities.table)
+    size = walked.entities.size
     parent = np.where(parent < 0, rows, parent)  # roots follow nobody
     pairs = np.unique(parent * max(1, size) + code)
     parents = np.bincount(pairs % max(1, size), minlength=size)

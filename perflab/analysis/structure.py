@@ -80,7 +80,7 @@ def _calls(path: CriticalPath) -> pd.DataFrame:
     walked = path.walked
     rows = np.flatnonzero(walked.request >= 0)
     code = walked.entities.code[rows]
-    entities = len(walked.entities.table)
+    entities = walked.entities.size
     met = np.unique(code * (len(walked.roots) + 1) + walked.request[rows]) // (len(walked.roots) + 1)
     calls = pd.DataFrame(
         {

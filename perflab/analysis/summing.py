@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from perflab.compiled import INT, INTS, Int64s, entrance, group
+from perflab.compiled import INT, INTS, ROOMS, Int64s, entrance, group, group_into
 
 
 def sort_by_group(values: Int64s, codes: Int64s, groups: int) -> tuple[Int64s, Int64s]:
@@ -50,7 +50,6 @@ def sum_by(codes: Int64s, values: Int64s, groups: int) -> Int64s:
     return sums
 
 
-@entrance(INTS, INTS, INTS, INT, INT)
 def sum_per_request(
     request: Int64s, code: Int64s, exclusive_ns: Int64s, requests: int, entities: int
 ) -> tuple[Int64s, Int64s, Int64s, Int64s]:
@@ -68,31 +67,43 @@ def sum_per_request(
     request, code, calls, exclusive_ns : int64[m]
         Sorted by request, then code.
     """
-    places, offsets = group(request, requests)
-    size = len(places)
-    one_of, code_of = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
-    calls, exclusive = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
-    seen, at_of = np.full(entities, -1, dtype=np.int64), np.empty(entities, dtype=np.int64)
+    sums = np.empty((5, len(request)), dtype=np.int64)
+    size = _sum_groups(request, code, exclusive_ns, requests, entities, sums)
+    return sums[0, :size], sums[1, :size], sums[2, :size], sums[3, :size]
+
+
+@entrance(INTS, INTS, INTS, INT, INT, ROOMS)
+def _sum_groups(
+    request: Int64s, code: Int64s, exclusive_ns: Int64s, requests: int, entities: int, sums: Int64s
+) -> int:
+    """Fill the first four of ``sums`` with what `sum_per_request` returns; return how many there are."""
+    one_of, code_of, calls, exclusive, places = sums[0], sums[1], sums[2], sums[3], sums[4]
+    offsets = group_into(request, requests, places)
+    met = np.empty(entities, dtype=np.int64)  # of one request: the entities, sorted, and their sums
+    calls_of, exclusive_of = np.zeros(entities, dtype=np.int64), np.empty(entities, dtype=np.int64)
     size = 0
     for one in range(requests):
-        begin = size
+        many = 0
         for at in range(offsets[one], offsets[one + 1]):
             row = places[at]
             entity = code[row]
-            if seen[entity] != one:
-                seen[entity] = one
-                back = size
-                while back > begin and code_of[back - 1] > entity:
-                    one_of[back], code_of[back] = one, code_of[back - 1]
-                    calls[back], exclusive[back] = calls[back - 1], exclusive[back - 1]
-                    at_of[code_of[back]] = back
+            if not calls_of[entity]:
+                exclusive_of[entity] = 0
+                back = many
+                while back > 0 and met[back - 1] > entity:
+                    met[back] = met[back - 1]
                     back -= 1
-                one_of[back], code_of[back], calls[back], exclusive[back] = one, entity, 0, 0
-                at_of[entity] = back
-                size += 1
-            calls[at_of[entity]] += 1
-            exclusive[at_of[entity]] += exclusive_ns[row]
-    return one_of[:size].copy(), code_of[:size].copy(), calls[:size].copy(), exclusive[:size].copy()
+                met[back] = entity
+                many += 1
+            calls_of[entity] += 1
+            exclusive_of[entity] += exclusive_ns[row]
+        for at in range(many):
+            entity = met[at]
+            one_of[size], code_of[size] = one, entity
+            calls[size], exclusive[size] = calls_of[entity], exclusive_of[entity]
+            calls_of[entity] = 0
+            size += 1
+    return size
 
 
 @entrance(INTS, INTS, INTS, INT, INT)

@@ -10,18 +10,14 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from perflab.analysis.entity import find_entities
 from perflab.analysis.pathtable import Walked
 from perflab.analysis.population import Population, find_linked, take_population
 from perflab.analysis.walk import Tree, walk_back
-from perflab.trace.schema import KINDS
 from perflab.trace.skew import align
 from perflab.trace.tree import Forest, link
-
-Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +59,10 @@ class Traversal:
         """Return how many of what there were; those of parts of a table add up."""
         walked, population = self.walked, self.population
         forest, walk = walked.forest, walked.walk
+        has_request = np.zeros(forest.traces, dtype=bool)
+        has_request[forest.trace_code[walked.roots]] = True
         return {
-            "traces": len(np.unique(forest.trace_code[walked.roots])),
+            "traces": int(has_request.sum()),
             "requests": len(walked.roots),
             "spans": int(population.is_taken.sum()),
             "roots": forest.roots,
@@ -132,34 +130,29 @@ def _derive(
     spans: pd.DataFrame, forest: Forest, surroundings: Surroundings | None, *, is_crisp: bool
 ) -> tuple[Tree, dict[str, int]]:
     """Return the tree on derived times, and how many spans were adjusted."""
+    from perflab.analysis.walking import derive
+    from perflab.compiled import in_one_piece
+
     raw_ns = spans["duration_ns"].to_numpy()
     alignment = None if is_crisp else align(spans, forest, surroundings.clocks if surroundings else None)
     start = spans["start_ns"].to_numpy() if alignment is None else alignment.start_ns
-    kind = spans["kind"].array
-    parent_row = forest.parent_row
-    has_parent = parent_row >= 0
-    is_call = has_parent & np.asarray(kind == "server") & np.asarray(kind == "client")[parent_row]
-    is_message = has_parent & np.asarray(kind == "consumer") & np.asarray(kind == "producer")[parent_row]
+    end, is_call, is_message, negative = derive(
+        in_one_piece(forest.parent_row), forest.kind_rank, in_one_piece(start), in_one_piece(raw_ns)
+    )
     known = surroundings.traces if surroundings else None
     tree = Tree(
-        parent_row=parent_row,
+        parent_row=forest.parent_row,
         start_ns=start,
-        end_ns=start + np.maximum(raw_ns, 0),
+        end_ns=end,
         span_id=spans["span_id"].to_numpy(),
-        kind_rank=_kind_rank(kind),
+        kind_rank=forest.kind_rank,
         order=forest.order,
+        largest=int(np.diff(forest.trace_offsets).max(initial=0)),
         is_call=is_call,
         is_detached=np.zeros_like(is_message) if is_crisp else is_message | find_linked(spans, forest, known),
     )
     return tree, {
         "shifted": alignment.shifted if alignment else 0,
         "centred": alignment.centred if alignment else 0,
-        "negative_durations": int((raw_ns < 0).sum()),
+        "negative_durations": negative,
     }
-
-
-def _kind_rank(kind: pd.Categorical) -> Int64s:
-    last = len(KINDS)
-    ranks = [KINDS.index(text) if text in KINDS else last for text in kind.categories]
-    found: Int64s = np.array([*ranks, last + 1], dtype=np.int64)[kind.codes]
-    return found

@@ -142,7 +142,7 @@ class Waiting:
             if row in inside or parent in inside:
                 inside.add(row)
                 below[place] = True
-        sums = np.zeros(len(walked.entities.table), dtype=np.int64)
+        sums = np.zeros(walked.entities.size, dtype=np.int64)
         np.add.at(sums, self.code[below], walked.walk.exclusive_ns[self.rows[below]])
         return sums
 

@@ -30,10 +30,12 @@ class Tree:
     parent_row, start_ns, end_ns : int64[n]
         ``parent_row`` is -1 for heads; ``end_ns`` is never before ``start_ns``.
     span_id : uint64[n]
-    kind_rank : int64[n]
+    kind_rank : int8[n]
         What settles ties: the span id, then the kind's place in `perflab.trace.schema.KINDS`.
     order : int64[m]
         Rows, parents before children.
+    largest : int
+        How many spans the largest trace has.
     is_call : bool[n]
         A SERVER span whose parent is a CLIENT span.
     is_detached : bool[n]
@@ -44,8 +46,9 @@ class Tree:
     start_ns: Int64s
     end_ns: Int64s
     span_id: npt.NDArray[np.uint64]
-    kind_rank: Int64s
+    kind_rank: npt.NDArray[np.int8]
     order: Int64s
+    largest: int
     is_call: Mask
     is_detached: Mask
 
@@ -102,17 +105,20 @@ def walk_back(tree: Tree, is_root: Mask, is_taken: Mask, *, crisp: bool = False)
     from perflab.analysis.walking import walk_all
     from perflab.compiled import in_one_piece
 
-    lane, begin, finish, exclusive, covered, marks = walk_all(
+    times = np.empty((4, len(is_root)), dtype=np.int64)
+    lane, marks = walk_all(
         in_one_piece(tree.parent_row),
         in_one_piece(tree.start_ns),
         in_one_piece(tree.end_ns),
         in_one_piece(tree.span_id, np.uint64),
-        in_one_piece(tree.kind_rank),
+        in_one_piece(tree.kind_rank, np.int8),
         in_one_piece(tree.order),
         in_one_piece(tree.is_call, np.bool_),
         in_one_piece(tree.is_detached, np.bool_),
         in_one_piece(is_root, np.bool_),
         in_one_piece(is_taken, np.bool_),
         crisp,
+        tree.largest,
+        times,
     )
-    return Walk(lane, begin, finish, exclusive, covered, *marks)
+    return Walk(lane, *times, *marks)

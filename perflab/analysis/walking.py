@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from perflab.compiled import FLAG, FLAGS, IDS, INTS, Int64s, compiled, entrance, sort_places
+from perflab.compiled import (
+    FLAG,
+    FLAGS,
+    IDS,
+    INT,
+    INTS,
+    ROOMS,
+    SHORTS,
+    Codes,
+    Int64s,
+    Shorts,
+    compiled,
+    entrance,
+    sort_places,
+)
+from perflab.trace.schema import KINDS
 
 Mask = npt.NDArray[np.bool_]
 Lanes = npt.NDArray[np.int8]
@@ -16,6 +33,8 @@ OVERLAP_NS = 50_000
 OVERLAP_RATIO = 1000  # 0.1 %
 
 _ON_PATH, _APART = 1, 2
+_SERVER, _CLIENT = KINDS.index("server"), KINDS.index("client")
+_PRODUCER, _CONSUMER = KINDS.index("producer"), KINDS.index("consumer")
 
 
 @compiled
@@ -36,10 +55,47 @@ def is_apart(
     return (not is_small or is_detached[row]) and not is_call[row]
 
 
+@entrance(INTS, SHORTS, INTS, INTS)
+def derive(
+    parent_row: Int64s, kind: Shorts, start_ns: Int64s, duration_ns: Int64s
+) -> tuple[Int64s, Mask, Mask, int]:
+    """Tell when spans end, and which are calls or messages.
+
+    Parameters
+    ----------
+    parent_row : int64[n]
+        -1 for heads.
+    kind : int8[n]
+        As in `perflab.trace.tree.Forest`, ``kind_rank``.
+    start_ns, duration_ns : int64[n]
+
+    Returns
+    -------
+    end_ns : int64[n]
+        A duration below 0 counts as 0.
+    is_call, is_message : bool[n]
+        A SERVER span whose parent is a CLIENT span; a CONSUMER whose parent is a PRODUCER.
+    negative : int
+        How many durations are below 0.
+    """
+    end_ns = np.empty(len(parent_row), dtype=np.int64)
+    negative = 0
+    is_call = np.zeros(len(parent_row), dtype=np.bool_)
+    is_message = np.zeros(len(parent_row), dtype=np.bool_)
+    for row in range(len(parent_row)):
+        end_ns[row] = start_ns[row] + max(duration_ns[row], 0)
+        negative += duration_ns[row] < 0
+        above = kind[max(parent_row[row], 0)]
+        has_parent = parent_row[row] >= 0
+        is_call[row] = has_parent & (kind[row] == _SERVER) & (above == _CLIENT)
+        is_message[row] = has_parent & (kind[row] == _CONSUMER) & (above == _PRODUCER)
+    return end_ns, is_call, is_message, negative
+
+
 @compiled
 def gather(
     row: int,
-    following: Int64s,
+    following: npt.NDArray[Any],
     lower: int,
     upper: int,
     start_ns: Int64s,
@@ -99,36 +155,33 @@ def _place_rows(
     crisp: bool,
     lane: Lanes,
     marks: Mask,
-    first: Int64s,
-    following: Int64s,
-    width: Int64s,
-) -> int:
-    """Find the heads, and chain the children of each parent; return the longest chain's length.
+    first: Codes,
+    following: Codes,
+    times: Int64s,
+) -> None:
+    """Find the heads and their times, and chain the children of each parent.
 
     ``marks`` gets three rows: asynchronous, abandoned, clipped; ``first`` and ``following`` get the chains.
     """
-    widest = 1
     for row in range(len(parent_row)):
-        if not is_taken[row]:
-            continue
         parent = parent_row[row]
-        if is_root[row]:
-            lane[row] = _ON_PATH
-        if parent < 0:
-            apart = not crisp and is_detached[row]
-        else:
-            apart = not crisp and is_apart(row, parent, start_ns, end_ns, is_call, is_detached)
-            if not apart:
-                following[row], first[parent] = first[parent], row
-                width[parent] += 1
-                widest = max(widest, width[parent])
-                is_late = end_ns[row] > end_ns[parent]
-                marks[1, row] = is_call[row] and is_late
-                marks[2, row] = is_late or start_ns[row] < start_ns[parent]
-        if apart:
-            marks[0, row] = True
-            lane[row] = _APART
-    return widest
+        where, apart, is_late, is_clipped = 0, False, False, False
+        if is_taken[row]:
+            where = _ON_PATH if is_root[row] else 0
+            if parent < 0:
+                apart = not crisp and is_detached[row]
+            else:
+                apart = not crisp and is_apart(row, parent, start_ns, end_ns, is_call, is_detached)
+                if not apart:
+                    following[row], first[parent] = first[parent], row
+                    is_late = end_ns[row] > end_ns[parent]
+                    is_clipped = is_late or start_ns[row] < start_ns[parent]
+            where = _APART if apart else where
+        lane[row] = where
+        marks[0, row], marks[1, row], marks[2, row] = apart, is_late and is_call[row], is_clipped
+        is_head = where != 0
+        times[0, row], times[1, row] = is_head * start_ns[row], is_head * end_ns[row]
+        times[2, row], times[3, row] = times[1, row] - times[0, row], 0
 
 
 @compiled
@@ -165,20 +218,22 @@ def _chain(
     return chained, is_whole
 
 
-@entrance(INTS, INTS, INTS, IDS, INTS, INTS, FLAGS, FLAGS, FLAGS, FLAGS, FLAG)
+@entrance(INTS, INTS, INTS, IDS, SHORTS, INTS, FLAGS, FLAGS, FLAGS, FLAGS, FLAG, INT, ROOMS)
 def walk_all(
     parent_row: Int64s,
     start_ns: Int64s,
     end_ns: Int64s,
     span_id: npt.NDArray[np.uint64],
-    kind_rank: Int64s,
+    kind_rank: Shorts,
     order: Int64s,
     is_call: Mask,
     is_detached: Mask,
     is_root: Mask,
     is_taken: Mask,
     crisp: bool,
-) -> tuple[Lanes, Int64s, Int64s, Int64s, Int64s, Mask]:
+    widest: int,
+    times: Int64s,
+) -> tuple[Lanes, Mask]:
     """Walk every tree, parents first; each child is looked at once.
 
     Parameters
@@ -187,19 +242,23 @@ def walk_all(
         As in `perflab.analysis.walk.Tree`.
     is_root, is_taken, crisp
         As for `perflab.analysis.walk.walk_back`.
+    widest : int
+        No span has more children.
+    times : int64[4, n]
+        Filled with ``begin_ns``, ``finish_ns``, ``exclusive_ns`` and ``covered_ns``, as in
+        `perflab.analysis.walk.Walk`. numpy makes room of this size out of larger pages than numba does.
 
     Returns
     -------
-    lane, begin_ns, finish_ns, exclusive_ns, covered_ns : arrays
-        As in `perflab.analysis.walk.Walk`.
+    lane : int8[n]
+        As there.
     marks : bool[3, n]
         ``is_asynchronous``, ``is_abandoned`` and ``is_clipped``.
     """
     size = len(parent_row)
-    lane, marks = np.zeros(size, dtype=np.int8), np.zeros((3, size), dtype=np.bool_)
-    first, following = np.full(size, -1, dtype=np.int64), np.full(size, -1, dtype=np.int64)
-    width = np.zeros(size, dtype=np.int64)
-    widest = _place_rows(
+    lane, marks = np.empty(size, dtype=np.int8), np.empty((3, size), dtype=np.bool_)
+    first, following = np.full(size, -1, dtype=np.int32), np.empty(size, dtype=np.int32)
+    _place_rows(
         parent_row,
         start_ns,
         end_ns,
@@ -212,11 +271,11 @@ def walk_all(
         marks,
         first,
         following,
-        width,
+        times,
     )
-    begin, finish = np.where(lane != 0, start_ns, 0), np.where(lane != 0, end_ns, 0)
-    exclusive, covered = finish - begin, np.zeros(size, dtype=np.int64)
-    rows, places, spare, begins, ends_back, ranks = np.empty((6, widest), dtype=np.int64)
+    begin, finish, exclusive, covered = times[0], times[1], times[2], times[3]
+    room = np.empty((6, widest), dtype=np.int64)  # unpacked, its rows would be taken for arrays in pieces
+    rows, places, spare, begins, ends_back, ranks = room[0], room[1], room[2], room[3], room[4], room[5]
     ids = np.empty(widest, dtype=np.uint64)
     for parent in order:
         if not lane[parent] or first[parent] < 0:
@@ -236,4 +295,4 @@ def walk_all(
         exclusive[parent] -= chained
         if not is_whole:
             covered[parent] = _union(places, count, begins, ends_back, spare) - chained
-    return lane, begin, finish, exclusive, covered, marks
+    return lane, marks

@@ -107,7 +107,9 @@ def lay_out(
             following[child], eldest[parent] = eldest[parent], child
             width[parent] += 1
     widest = max(1, width.max()) if size else 1
-    rows, places, spare, begins, ends_back, ends, ranks = np.empty((7, widest), dtype=np.int64)
+    room = np.empty((7, widest), dtype=np.int64)  # unpacked, its rows would be taken for arrays in pieces
+    rows, places, spare, begins, ends_back = room[0], room[1], room[2], room[3], room[4]
+    ends, ranks = room[5], room[6]
     ids = np.empty(widest, dtype=np.uint64)
     row, begin, finish, first, last, before, after, follower, overlap, reached = np.zeros(
         (10, size), dtype=np.int64

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
-from perflab.compiled import FLAGS, INTS, Int64s, entrance
-
-Mask = npt.NDArray[np.bool_]
+from perflab.compiled import CODES, INTS, Codes, Int64s, entrance
 
 
-@entrance(INTS, INTS, INTS, INTS, INTS, FLAGS)
+@entrance(INTS, INTS, INTS, INTS, CODES, INTS)
 def move_trees(
-    order: Int64s, parent_row: Int64s, raw_ns: Int64s, duration_ns: Int64s, offset_ns: Int64s, is_call: Mask
+    order: Int64s, parent_row: Int64s, raw_ns: Int64s, duration_ns: Int64s, pair: Codes, offset_ns: Int64s
 ) -> tuple[Int64s, int, int]:
     """Shift each call by its offset and centre what still sticks out, parents first.
 
@@ -20,10 +15,12 @@ def move_trees(
     ----------
     order : int64[m]
         Rows, parents before children.
-    parent_row, raw_ns, duration_ns, offset_ns : int64[n]
-        ``duration_ns`` is not negative; ``offset_ns`` is the callee's clock minus the caller's.
-    is_call : bool[n]
-        A callee on another host.
+    parent_row, raw_ns, duration_ns : int64[n]
+        A duration below 0 counts as 0.
+    pair : int32[n]
+        Of a callee on another host, the number of their pair; else -1.
+    offset_ns : int64[pairs]
+        The callee's clock minus the caller's.
 
     Returns
     -------
@@ -36,9 +33,11 @@ def move_trees(
         parent = parent_row[row]
         if parent < 0:
             continue
-        moved = raw_ns[row] + (start[parent] - raw_ns[parent]) - offset_ns[row]
-        if is_call[row]:
-            room, early = duration_ns[parent] - duration_ns[row], moved - start[parent]
+        moved = raw_ns[row] + (start[parent] - raw_ns[parent])
+        if pair[row] >= 0:
+            moved -= offset_ns[pair[row]]
+            room = max(duration_ns[parent], 0) - max(duration_ns[row], 0)
+            early = moved - start[parent]
             if room >= 0 and (early < 0 or early > room):
                 moved = start[parent] + room // 2
                 centred += 1

@@ -115,10 +115,11 @@ def check_spans(spans: pd.DataFrame) -> pd.DataFrame:
             f"not a span table: columns {missing} are missing; there are {list(spans.columns)}. "
             "Build one with perflab.trace.schema.span_table or read one with perflab.read_spans"
         )
+    dtypes = dict(zip(spans.columns, spans.dtypes, strict=True))
     wrong = [
-        f"{name} is {spans[name].dtype}, should be {dtype}"
+        f"{name} is {dtypes[name]}, should be {dtype}"
         for name, dtype in SPAN_COLUMNS.items()
-        if not _is_dtype(spans[name].dtype, dtype)
+        if not _is_dtype(dtypes[name], dtype)
     ]
     if wrong:
         raise SchemaError("not a span table: " + "; ".join(wrong))
@@ -156,6 +157,24 @@ def concat_spans(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         else:
             joined[name] = pd.concat(parts, ignore_index=True)
     return pd.DataFrame(joined)
+
+
+def rank_kinds(kind: pd.Categorical) -> np.ndarray:
+    """Return the place in `KINDS` of every category of kinds.
+
+    Parameters
+    ----------
+    kind : pandas.Categorical
+        That column of a span table.
+
+    Returns
+    -------
+    int8[categories + 1]
+        ``len(KINDS)`` for a kind there is not, one more for none at all, which is the last.
+    """
+    texts = kind.categories.tolist()
+    places = [KINDS.index(text) if text in KINDS else len(KINDS) for text in texts]
+    return np.array([*places, len(KINDS) + 1], dtype=np.int8)
 
 
 def _column(name: str, dtype: str, values: Sequence[Any] | np.ndarray | None, size: int) -> Any:

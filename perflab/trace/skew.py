@@ -13,7 +13,6 @@ Raw times are never altered: what comes back is a derived copy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,6 @@ from perflab.trace.schema import check_spans
 from perflab.trace.tree import Forest, link
 
 Int64s = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +32,6 @@ class Alignment:
     ----------
     start_ns : int64[n]
         Derived start of every row of the span table; durations stay what they are.
-    pairs : pandas.DataFrame
-        As `clock_offsets` returns it.
     shifted : int
         Spans whose derived start differs from the raw one.
     centred : int
@@ -43,7 +39,6 @@ class Alignment:
     """
 
     start_ns: Int64s
-    pairs: pd.DataFrame
     shifted: int
     centred: int
 
@@ -87,7 +82,10 @@ def clock_offsets(spans: pd.DataFrame, forest: Forest | None = None) -> pd.DataF
     """
     check_spans(spans)
     calls = _Calls.of(spans, link(spans) if forest is None else forest)
-    return calls.pairs
+    names = ("caller_host", "callee_host", "calls", "agreeing", "offset_ns")
+    dtypes = ("str", "str", "int64", "int64", "int64")
+    table = pd.DataFrame(sorted(calls.pairs), columns=names)
+    return table.astype(dict(zip(names, dtypes, strict=True)))
 
 
 def align(spans: pd.DataFrame, forest: Forest, clocks: pd.DataFrame | None = None) -> Alignment:
@@ -112,14 +110,8 @@ def align(spans: pd.DataFrame, forest: Forest, clocks: pd.DataFrame | None = Non
     """
     raw = spans["start_ns"].to_numpy()
     calls = _Calls.of(spans, forest, clocks)
-    if not calls.rows.size:
-        return Alignment(raw.copy(), calls.pairs, 0, 0)
-    duration = np.maximum(spans["duration_ns"].to_numpy(), 0)
-    offset = np.zeros(len(raw), dtype=np.int64)
-    offset[calls.rows] = calls.pairs["offset_ns"].to_numpy()[calls.pair]
-    is_call = np.zeros(len(raw), dtype=bool)
-    is_call[calls.rows] = True
-
+    if not calls.pairs:
+        return Alignment(raw.copy(), 0, 0)
     from perflab.compiled import in_one_piece
     from perflab.trace.aligning import move_trees
 
@@ -127,51 +119,50 @@ def align(spans: pd.DataFrame, forest: Forest, clocks: pd.DataFrame | None = Non
         in_one_piece(forest.order),
         in_one_piece(forest.parent_row),
         in_one_piece(raw),
-        duration,
-        offset,
-        is_call,
+        in_one_piece(spans["duration_ns"]),
+        calls.pair,
+        np.array([pair[-1] for pair in calls.pairs], dtype=np.int64),
     )
-    return Alignment(start, calls.pairs, shifted, centred)
+    return Alignment(start, shifted, centred)
 
 
 @dataclass(frozen=True, eq=False)
 class _Calls:
-    """The cross-host calls: the callee's rows, the number of each one's pair, and the pairs."""
+    """The cross-host calls: the number of each one's pair at the callee's row, else -1, and the pairs.
 
-    rows: Int64s
-    pair: Int64s
-    pairs: pd.DataFrame
+    Of a pair: its hosts, how many calls there are and how many agree on the offset, and that.
+    """
+
+    pair: npt.NDArray[np.int32]
+    pairs: list[tuple[str, str, int, int, int]]
 
     @classmethod
     def of(cls, spans: pd.DataFrame, forest: Forest, clocks: pd.DataFrame | None = None) -> _Calls:
-        kind = spans["kind"].array
-        host = spans["host"].array
-        parent_row = forest.parent_row
-        is_call = (parent_row >= 0) & np.asarray(kind == "server")
-        is_call &= np.asarray(kind == "client")[parent_row]
-        is_call &= host.codes != host.codes[parent_row]
-        callee = np.flatnonzero(is_call)
-        caller = parent_row[callee]
+        from perflab.compiled import in_one_piece
+        from perflab.trace.bounding import bound_offsets
 
-        pair, pairs = _number_pairs(host, caller, callee)
+        host = spans["host"].array
+        names = [*host.categories.astype(object), ""]  # the last one for no host at all
+        start, duration = in_one_piece(spans["start_ns"]), in_one_piece(spans["duration_ns"])
+        codes = in_one_piece(host.codes, np.int32)
+        parent_row = in_one_piece(forest.parent_row)
+        pair, *found = bound_offsets(parent_row, forest.kind_rank, codes, start, duration, len(names))
         known = _known(clocks)
-        hosts = list(zip(pairs["caller_host"].tolist(), pairs["callee_host"].tolist(), strict=True))
-        if all(two in known for two in hosts):
-            found = [known[two] for two in hosts]
-        else:
-            start = spans["start_ns"].to_numpy()
-            duration = np.maximum(spans["duration_ns"].to_numpy(), 0)
-            most = start[callee] - start[caller]
-            least = most + duration[callee] - duration[caller]
-            by_pair = np.argsort(pair, kind="stable")
-            bounds = np.searchsorted(pair[by_pair], np.arange(len(pairs) + 1)).tolist()
-            found = [
-                known.get(two) or _agreed_offset(least[by_pair[begin:end]], most[by_pair[begin:end]])
-                for two, (begin, end) in zip(hosts, pairwise(bounds), strict=True)
-            ]
-        pairs["agreeing"] = np.array([agreeing for agreeing, _ in found], dtype=np.int64)
-        pairs["offset_ns"] = np.array([offset for _, offset in found], dtype=np.int64)
-        return cls(callee, pair, pairs)
+        pairs = []
+        for at, (key, calls, highest, lowest) in enumerate(
+            zip(*(some.tolist() for some in found), strict=True)
+        ):
+            hosts = names[key // len(names) - 1], names[key % len(names) - 1]
+            if hosts in known:
+                agreed = known[hosts]
+            elif highest <= lowest:  # one offset fits all
+                agreed = calls, (highest + lowest) // 2
+            else:
+                agreed = _agreed_offset(
+                    start, np.maximum(duration, 0), parent_row, np.flatnonzero(pair == at)
+                )
+            pairs.append((*hosts, calls, *agreed))
+        return cls(pair, pairs)
 
 
 def _known(clocks: pd.DataFrame | None) -> dict[tuple[str, str], tuple[int, int]]:
@@ -183,24 +174,11 @@ def _known(clocks: pd.DataFrame | None) -> dict[tuple[str, str], tuple[int, int]
     return {(caller, callee): (agreeing, offset) for caller, callee, agreeing, offset in rows}
 
 
-def _number_pairs(host: pd.Categorical, caller: Int64s, callee: Int64s) -> tuple[Int64s, pd.DataFrame]:
-    """Return the number of each call's pair of hosts, and the pairs with how many calls each has."""
-    names = np.array([*host.categories, ""], dtype=object)  # the last one for no host at all
-    width = len(names)
-    key = (host.codes[caller] % width).astype(np.int64) * width + host.codes[callee] % width
-    found, used = pd.factorize(key)
-    pairs = pd.DataFrame({"caller_host": names[used // width], "callee_host": names[used % width]})
-    by_name = pairs.sort_values(["caller_host", "callee_host"]).index.to_numpy()
-    place = np.empty(len(used), dtype=np.int64)
-    place[by_name] = np.arange(len(used))
-    pair: Int64s = place[found]
-    pairs = pairs.iloc[by_name].reset_index(drop=True)
-    pairs["calls"] = np.bincount(pair, minlength=len(used))
-    return pair, pairs
-
-
-def _agreed_offset(least: Int64s, most: Int64s) -> tuple[int, int]:
-    """Return how many of the intervals ``[least, most]`` overlap at best, and the middle of where."""
+def _agreed_offset(start: Int64s, duration: Int64s, parent_row: Int64s, rows: Int64s) -> tuple[int, int]:
+    """Return on what offset most calls agree: how many, and the middle of where their bounds overlap."""
+    callers = parent_row[rows]
+    most = start[rows] - start[callers]
+    least = most + duration[rows] - duration[callers]
     fits = least <= most
     if not fits.any():
         return 0, int(most.min())

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from perflab.errors import SchemaError
-from perflab.trace.schema import check_spans
+from perflab.trace.schema import check_spans, rank_kinds
 
 Rows = npt.NDArray[np.int64]
 
@@ -41,6 +41,9 @@ class Forest:
         Number of the row's trace, 0 to ``traces - 1``, in the order of the trace ids' text.
     trace_offsets : int64[traces + 1]
         Trace ``t`` is ``order[trace_offsets[t]:trace_offsets[t + 1]]``.
+    kind_rank : int8[n]
+        The place of the row's kind in `perflab.trace.schema.KINDS`; one that is not there comes after them,
+        none at all last.
     is_orphan : bool[n]
         The row heads a fragment: its parent is named but absent, or was cut off to break a cycle.
     duplicate_rows : int64[duplicates]
@@ -56,6 +59,7 @@ class Forest:
     order: Rows
     trace_code: Rows
     trace_offsets: Rows
+    kind_rank: npt.NDArray[np.int8]
     is_orphan: npt.NDArray[np.bool_]
     duplicate_rows: Rows
     traces: int
@@ -104,57 +108,74 @@ def link(spans: pd.DataFrame) -> Forest:
     from perflab.compiled import in_one_piece
     from perflab.trace.linking import link_rows
 
-    trace_code, traces = _number_traces(spans["trace_id"].array)
+    numbers = np.empty((4, len(spans)), dtype=np.int64)
+    trace_code, parent_row, head_row, order = numbers
+    traces = _number_traces(spans["trace_id"].array, trace_code)
     kind = spans["kind"].array
     parent_id = spans["parent_span_id"].to_numpy()
-    parent_row, depth, head_row, order, trace_offsets, is_orphan, doubles, cycles = link_rows(
+    placed, trace_offsets, depth, kind_rank, is_orphan, doubles, cycles = link_rows(
         trace_code,
         traces,
         in_one_piece(spans["span_id"], np.uint64),
         in_one_piece(parent_id, np.uint64),
-        in_one_piece(kind.codes),
+        in_one_piece(kind.codes, np.int32),
         _preference(kind),
+        rank_kinds(kind),
         in_one_piece(spans["start_ns"]),
+        numbers[1:],
     )
-    is_root = parent_id == 0
-    is_root[doubles] = False
     return Forest(
         parent_row=parent_row,
         depth=depth,
         head_row=head_row,
-        order=order,
+        order=order[:placed],
         trace_code=trace_code,
         trace_offsets=trace_offsets,
+        kind_rank=kind_rank,
         is_orphan=is_orphan,
         duplicate_rows=doubles,
         traces=traces,
-        roots=int(is_root.sum()),
+        roots=int((parent_id == 0).sum() - (parent_id[doubles] == 0).sum()),
         orphans=int(is_orphan.sum()) - cycles,
         duplicates=len(doubles),
         cycles=cycles,
     )
 
 
-def _number_traces(trace_id: pd.Categorical) -> tuple[Rows, int]:
-    codes = np.asarray(trace_id.codes, dtype=np.int64)
+def _number_traces(trace_id: pd.Categorical, found: Rows) -> int:
+    """Write the number of each row's trace to ``found``; return how many there are."""
+    codes = trace_id.codes
     if codes.size == 0:
-        return codes, 0
+        return 0
     if codes.min() < 0:
         raise SchemaError(f"row {int(np.argmin(codes))} of the span table has no trace id")
-    is_used = np.zeros(len(trace_id.categories), dtype=bool)
-    is_used[codes] = True
-    used = np.flatnonzero(is_used)
-    by_text = used[np.argsort(trace_id.categories[used].to_numpy(dtype=object), kind="stable")]
-    number = np.full(len(is_used), -1, dtype=np.int64)
-    number[by_text] = np.arange(len(used))
-    return number[codes], len(used)
+    from perflab.compiled import translate
+
+    found[:] = codes
+    used = np.flatnonzero(np.bincount(found, minlength=len(trace_id.categories)))
+    if len(used) == len(trace_id.categories) and _is_sorted(trace_id.categories):
+        return len(used)
+    number = np.empty(len(trace_id.categories), dtype=np.int64)
+    by_text = np.argsort(trace_id.categories[used].to_numpy(dtype=object), kind="stable")
+    number[used[by_text]] = np.arange(len(used))
+    translate(found, number)
+    return len(used)
+
+
+def _is_sorted(texts: pd.Index) -> bool:
+    """Tell whether distinct texts are in order: most tables have them so, and seeing it costs little."""
+    import pyarrow
+    import pyarrow.compute
+
+    array = pyarrow.array(texts)
+    is_before = pyarrow.compute.less(array.slice(0, len(array) - 1), array.slice(1))
+    return bool(pyarrow.compute.all(is_before).as_py())
 
 
 def _preference(kind: pd.Categorical) -> Rows:
-    """Return per row how late its kind comes in the choice among rows that share an id."""
+    """Return how late each kind comes in the choice among rows that share an id; no kind is the last."""
     last = len(_PARENT_PREFERENCE)
     places = [
         _PARENT_PREFERENCE.index(text) if text in _PARENT_PREFERENCE else last for text in kind.categories
     ]
-    preference: Rows = np.array([*places, last], dtype=np.int64)[kind.codes]
-    return preference
+    return np.array([*places, last], dtype=np.int64)

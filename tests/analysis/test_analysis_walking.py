@@ -6,26 +6,31 @@ import numpy as np
 import pytest
 
 from perflab.analysis.walk import ON_PATH
-from perflab.analysis.walking import walk_all
+from perflab.analysis.walking import derive, walk_all
+from perflab.trace.schema import KINDS
 
 
 def walked(parent, start, end, crisp=False):
     size = len(parent)
     parent = np.array(parent, dtype=np.int64)
     no, yes = np.zeros(size, dtype=bool), np.ones(size, dtype=bool)
-    return walk_all(
+    times = np.empty((4, size), dtype=np.int64)
+    lane, marks = walk_all(
         parent,
         np.array(start, dtype=np.int64),
         np.array(end, dtype=np.int64),
         np.arange(1, size + 1, dtype=np.uint64),
-        np.zeros(size, dtype=np.int64),
+        np.zeros(size, dtype=np.int8),
         np.arange(size),
         no,
         no,
         parent < 0,
         yes,
         crisp,
+        size,
+        times,
     )
+    return lane, *times, marks
 
 
 @pytest.mark.parametrize("crisp", [False, True])
@@ -59,3 +64,12 @@ def test_nothing_is_walked_where_there_is_nothing():
     *found, marks = walked([], [], [])
     assert [len(one) for one in found] == [0] * 5
     assert marks.shape == (3, 0)
+
+
+def test_calls_and_messages_are_told_by_the_kinds_of_both():
+    """SERVER below CLIENT, CONSUMER below PRODUCER; a head is neither. Nothing ends before it starts."""
+    kinds = [KINDS.index(kind) for kind in ("client", "server", "producer", "consumer", "server", "consumer")]
+    times = np.arange(6), np.array([5, 0, -3, 2, 1, -1])
+    end, *found, negative = derive(np.array([-1, 0, 1, 2, 2, 0]), np.array(kinds, dtype=np.int8), *times)
+    assert [np.flatnonzero(one).tolist() for one in found] == [[1], [3]]
+    assert (end.tolist(), negative) == ([5, 1, 2, 5, 5, 5], 2)

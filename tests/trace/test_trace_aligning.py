@@ -23,8 +23,10 @@ def test_each_span_moves_with_its_parent(rows):
     is_call = [row[4] and parent[place] >= 0 for place, row in enumerate(rows)]
     # When
     arrays = [np.array(values, dtype=np.int64) for values in (parent, raw, duration)]
-    offsets = np.where(is_call, offset, 0).astype(np.int64)
-    start, shifted, centred = move_trees(np.arange(len(rows)), *arrays, offsets, np.array(is_call))
+    pair = np.where(is_call, np.arange(len(rows)), -1).astype(np.int32)
+    start, shifted, centred = move_trees(
+        np.arange(len(rows)), *arrays, pair, np.array(offset, dtype=np.int64)
+    )
     # Then
     expected, middle = [], 0
     for place in range(len(rows)):

@@ -11,17 +11,21 @@ from perflab.trace.linking import link_rows
 
 
 def linked(trace, span_id, parent_id, start=None, kind=None):
+    """Return parent, depth, head, order, offsets, orphans, doubles, cycles; a smaller kind is preferred."""
     size = len(span_id)
-    zeros = np.zeros(size, dtype=np.int64)
-    return link_rows(
+    links = np.empty((3, size), dtype=np.int64)
+    placed, offsets, depth, _, *rest = link_rows(
         np.array(trace, dtype=np.int64),
         int(max(trace, default=-1)) + 1,
         np.array(span_id, dtype=np.uint64),
         np.array(parent_id, dtype=np.uint64),
-        zeros if kind is None else np.array(kind, dtype=np.int64),
-        zeros if kind is None else np.array(kind, dtype=np.int64),
-        zeros if start is None else np.array(start, dtype=np.int64),
+        np.zeros(size, dtype=np.int32) if kind is None else np.array(kind, dtype=np.int32),
+        np.arange(9),
+        np.arange(9, dtype=np.int8),
+        np.zeros(size, dtype=np.int64) if start is None else np.array(start, dtype=np.int64),
+        links,
     )
+    return links[0], depth, links[1], links[2][:placed], offsets, *rest
 
 
 def test_a_deep_chain_is_climbed_once():
@@ -78,3 +82,28 @@ def test_traces_are_kept_apart_wherever_their_rows_are(shuffled):
     assert (span_id[places][parent[known]] == parent_id[places][known]).all()
     assert np.bincount(depth).tolist() == [traces, 2 * traces, 4 * traces]
     assert np.diff(offsets).tolist() == [size] * traces
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 31, 32, 33, 200])
+def test_rings_of_any_length_are_cut(size):
+    """Climbing by powers of two comes back to where it was: that is no head."""
+    ids = np.arange(1, size + 1)
+    start = np.roll(np.arange(size), size // 3)
+    parent, depth, head, order, _, is_orphan, _, cycles = linked([0] * size, ids, np.roll(ids, 1), start)
+    first = int(np.argmin(start))
+    assert (cycles, parent[first], int(is_orphan.sum())) == (1, -1, 1)
+    assert set(head.tolist()) == {first}
+    assert order.tolist() == [(first + at) % size for at in range(size)]
+    assert depth[order].tolist() == list(range(size))
+
+
+@pytest.mark.parametrize("size", [30, 300])
+@pytest.mark.parametrize("spread", [3, 10**9, 2**61])
+def test_spans_are_in_order_of_depth_then_start_then_id(size, spread):
+    """Also where starts are level, or further apart than a small trace is sorted by at once."""
+    chance = np.random.default_rng(size)
+    span_id = chance.permutation(size) + 1
+    parent_id = np.where(span_id > 1, (span_id + 1) // 3, 0)
+    start = chance.integers(-spread, spread, size)
+    _, depth, _, order, *_ = linked([0] * size, span_id, parent_id, start)
+    assert order.tolist() == sorted(range(size), key=lambda row: (depth[row], start[row], span_id[row]))

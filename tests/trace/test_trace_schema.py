@@ -12,6 +12,7 @@ from perflab.trace.schema import (
     check_spans,
     concat_spans,
     empty_spans,
+    rank_kinds,
     span_table,
 )
 
@@ -105,3 +106,9 @@ def test_categoricals_pass_through():
     """A column that is categorical already is not turned into text and back."""
     codes = pd.Categorical.from_codes(np.array([0, 0]), categories=pd.Index(["shop"], dtype="str"))
     assert span_table({**_LEAST, "service": codes})["service"].tolist() == ["shop", "shop"]
+
+
+def test_kinds_are_ranked_whatever_their_categories_are():
+    """By the order of their names in the schema; unknown ones, and none at all, come last."""
+    kinds = pd.Categorical(["consumer", "internal", None, "agent", "client"])
+    assert rank_kinds(kinds)[kinds.codes].tolist() == [4, 0, 6, 5, 2]
