@@ -103,7 +103,7 @@ class WhatIf:
 
     @cached_property
     def limits(self) -> pd.DataFrame:
-        """What is in each entity at most, whatever the factors: one row each, greatest gain first.
+        """What is in each entity at most, shorter queues aside: one row each, greatest gain first.
 
         Columns: ``entity``; ``requests`` it works in; ``own_ms`` (its own work in an average request, on the
         critical path or beside it); ``gain_ms`` (what an average request would save if it took no time at

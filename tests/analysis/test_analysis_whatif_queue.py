@@ -117,3 +117,50 @@ class TestRealCallsBesideMarkedOnes:
         truth = mean_ms(marked[marked["shadow"]]) - mean_ms(after[after["shadow"]])
         gain = modelled_ms(span_table({name: marked[name] for name in marked}), {station.entity: 0.5})
         assert gain == pytest.approx(truth, rel=0.05)
+
+
+def behind_a_proxy(table: pd.DataFrame, took_ns: int) -> pd.DataFrame:
+    """Return calls whose last moments are spent in a traced service, all before in what nobody traces."""
+    call = table[(table["kind"] == "client") & (table["duration_ns"] > took_ns)]
+    end_ns = call["start_ns"] + call["duration_ns"]
+    columns = ["trace_id", "span_id", "parent_span_id", "service", "name", "kind", "start_ns", "duration_ns"]
+    served = {
+        "span_id": call["span_id"] + 10**9,
+        "parent_span_id": call["span_id"],
+        "service": "s",
+        "name": "serve",
+        "kind": "server",
+        "start_ns": end_ns - took_ns,
+        "duration_ns": took_ns,
+    }
+    both = pd.concat([table[columns].astype(dict.fromkeys(("service", "name", "kind"), str)),
+                      call[columns].assign(**served)])  # fmt: skip
+    return span_table({name: both[name].to_numpy() for name in columns})
+
+
+class TestWhereTheLineIsNotWhatItIsTakenFor:
+    def test_a_queue_for_something_else_is_left_as_it_was(self):
+        """Calls wait for a proxy that takes 10 ms; the service behind it takes 1, and cannot be why."""
+        # Given
+        table = simulate(line_of(Station("proxy", 10)), poisson(70, 2000, 1), 1)
+        table = behind_a_proxy(table, 1_000_000)
+        # When the service takes no time
+        found = what_if(table, {"s: serve": 0})
+        # Then calls were seen to wait, but its line does not explain that
+        assert found.utilisation["workers"].tolist() == [1]
+        assert played(table, {"s: serve": 0}).queues == ()
+        assert found.table["modelled_gain_ms"].tolist() == found.table["gain_ms"].tolist()
+
+    @pytest.mark.parametrize("traced", [True, False])
+    def test_of_half_of_the_traces_no_more_is_made_than_there_is(self, traced):
+        """Calls that were not kept are not in line: the gain is understated, and no less than replayed."""
+        station = Station("s", 10, traced=traced)
+        arrivals = poisson(80, 4000, 5)
+        table = simulate(line_of(station), arrivals, 5)
+        faster = simulate(line_of(station), arrivals, 5, {station.entity: 0.5})
+        kept = np.random.default_rng(1).random(len(arrivals)) < 0.5
+        half, half_faster = (one[kept[one["trace_id"].cat.codes.to_numpy()]] for one in (table, faster))
+        truth = mean_ms(half) - mean_ms(half_faster)
+        found = what_if(half.reset_index(drop=True), {station.entity: 0.5}).table.iloc[0]
+        assert found["gain_ms"] <= found["modelled_gain_ms"] + 1e-9
+        assert found["modelled_gain_ms"] <= 1.05 * truth
