@@ -168,12 +168,16 @@ class Calls:
         of service: what a callee waits for further on is no wait for its own workers.
     is_inside : bool
         Whether the entity's own time has that wait in it.
+    row, caller_row : int64[calls]
+        The rows of the spans that were served, and of those that called them: themselves, if none did.
     """
 
     begin_ns: Int64s
     finish_ns: Int64s
     took_ns: Int64s
     is_inside: bool
+    row: Int64s
+    caller_row: Int64s
 
 
 def competing_calls(walked: Walked, code: int) -> Calls:
@@ -184,12 +188,12 @@ def competing_calls(walked: Walked, code: int) -> Calls:
     is_edge = entity["kind"] == EDGE
     if not is_edge and rows.size and bool(np.asarray(walked.spans["kind"].array[rows] == "client").all()):
         begin, finish = tree.start_ns[rows], tree.end_ns[rows]
-        return Calls(begin, finish, finish - begin, is_inside=True)
+        return Calls(begin, finish, finish - begin, True, rows, rows)
     callee, caller = _calls_to(walked, entity["callee"] if is_edge else entity["service"])
     served = tree.end_ns[callee] - tree.start_ns[callee]
     begin, finish = tree.start_ns[caller], tree.end_ns[caller]
     mean = round(float(served.mean())) if len(served) else 0
-    return Calls(begin, finish, finish - begin - served + mean, is_inside=is_edge)
+    return Calls(begin, finish, finish - begin - served + mean, is_edge, callee, caller)
 
 
 def _calls_to(walked: Walked, service: str) -> tuple[Int64s, Int64s]:

@@ -9,7 +9,8 @@ which a share of the critical path cannot know.
 What ran one after another stays so, though it need not; what is asynchronous stays off; a callee given up by
 its caller counts as long as it was waited for. Queues stay as they were: see ``WhatIf.bias``. What calls wait
 for the workers of a traced service is in the edge to it, so that of a faster operation in a busy service the
-greater part of the gain may be missing: above a utilisation of 0.5 it ranks too low.
+greater part of the gain may be missing from ``gain_ms``. ``modelled_gain_ms`` has the queues that were seen
+played again, too (`perflab.analysis.whatif_queue`): rank by that.
 
 Slack and drag are those of the critical path method: the total float of J. E. Kelley and M. R. Walker, 1959,
 and the drag of S. Devaux.
@@ -35,6 +36,7 @@ from perflab.analysis.markup import html_result, show_counts
 from perflab.analysis.quantile import nearest_rank, rank_bounds
 from perflab.analysis.utilisation import MIN_CALLS, utilisations
 from perflab.analysis.whatif_layout import Layout
+from perflab.analysis.whatif_queue import Played, play_queues
 from perflab.errors import AnalysisError
 from perflab.units import NS_PER_MS
 
@@ -50,7 +52,7 @@ MIN_REQUESTS = 20
 
 MAX_FACTOR = 1000.0
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-_GAINS = ("gain_ms", "low_ms", "high_ms", "at_least_ms")
+_GAINS = ("gain_ms", "low_ms", "high_ms", "modelled_gain_ms", "at_least_ms")
 _SHOWN = ("entry", "requests", "before_p50_ms", "after_p50_ms", "before_p95_ms", "after_p95_ms",
           "before_p99_ms", "after_p99_ms", *_GAINS)  # fmt: skip
 
@@ -67,8 +69,10 @@ class WhatIf:
         ``after_``, ``after_p50_low_ms after_p50_high_ms`` and so on (95 % interval by order statistics; NaN
         where there are too few requests), ``gain_ms`` (what an average request saves; below 0 if it takes
         longer), ``low_ms high_ms`` (its 95 % interval by block bootstrap over time; NaN below 20 requests),
-        ``at_least_ms`` (the gain if what calls wait for workers of the changed entities stays as it is, or
-        moves on to the next queue; for a slow-down the loss, if queues do not grow).
+        ``modelled_gain_ms`` (what it saves with the queues that were seen played again; ``gain_ms`` where
+        none was), ``at_least_ms`` (the gain if what calls wait for workers of the changed entities stays as
+        it is, or moves on to the next queue, or ``modelled_gain_ms`` if that is less; for a slow-down the
+        loss, if queues do not grow).
     requests : pandas.DataFrame
         One row per request in order of time: ``trace_id entry start_ns before_ns after_ns``.
     factors : mapping of str to float
@@ -99,7 +103,7 @@ class WhatIf:
 
     @cached_property
     def limits(self) -> pd.DataFrame:
-        """What is in each entity at most, whatever the factors: one row each, greatest gain first.
+        """What is in each entity at most, shorter queues aside: one row each, greatest gain first.
 
         Columns: ``entity``; ``requests`` it works in; ``own_ms`` (its own work in an average request, on the
         critical path or beside it); ``gain_ms`` (what an average request would save if it took no time at
@@ -163,15 +167,18 @@ def what_if(spans: pd.DataFrame, factors: Mapping[str, float]) -> WhatIf:
     layout = Layout.of(path.walked)
     changed = {str(name): float(value) for name, value in factors.items()}
     utilisation = utilisations(path.walked, [name for name, value in changed.items() if value != 1])
+    played = play_queues(path.walked, layout, factor)
     bias, is_bound = _bias(changed, utilisation)
+    bias += _told_queues(played)
     requests = path.entries[["trace_id", "entry", "start_ns"]].assign(
         before_ns=layout.before_ns,
         after_ns=layout.replay(factor),
+        modelled_ns=played.after_ns,
         at_most_ns=layout.replay(_of_service_alone(factor, utilisation, path, layout)),
     )
     return WhatIf(
-        table=_summaries(requests),
-        requests=requests.drop(columns="at_most_ns"),
+        table=_summaries(requests, is_faster=bool((factor <= 1).all())),
+        requests=requests.drop(columns=["modelled_ns", "at_most_ns"]),
         factors=MappingProxyType(changed),
         bias=bias,
         is_bound=is_bound,
@@ -220,7 +227,7 @@ def _of_service_alone(
     return of_service
 
 
-def _summaries(requests: pd.DataFrame) -> pd.DataFrame:
+def _summaries(requests: pd.DataFrame, *, is_faster: bool) -> pd.DataFrame:
     time_of = requests.groupby("entry", observed=True)["before_ns"].sum()
     heaviest_first = sorted(time_of.items(), key=lambda item: (-int(item[1]), str(item[0])))
     entry = requests["entry"].array
@@ -229,10 +236,12 @@ def _summaries(requests: pd.DataFrame) -> pd.DataFrame:
     columns = ["entry", "requests"]
     columns += [f"{when}_{name}_ms" for when in ("before", "after") for name in (*_QUANTILES, "mean")]
     columns += [f"after_{name}_{side}_ms" for name in _QUANTILES for side in ("low", "high")]
-    return pd.DataFrame([_summary(name, group) for name, group in groups], columns=[*columns, *_GAINS])
+    return pd.DataFrame(
+        [_summary(name, group, is_faster) for name, group in groups], columns=[*columns, *_GAINS]
+    )
 
 
-def _summary(name: str, requests: pd.DataFrame) -> dict[str, Any]:
+def _summary(name: str, requests: pd.DataFrame, is_faster: bool) -> dict[str, Any]:
     size = len(requests)
     found: dict[str, Any] = {"entry": name, "requests": size}
     for when in ("before", "after"):
@@ -250,8 +259,11 @@ def _summary(name: str, requests: pd.DataFrame) -> dict[str, Any]:
         requests["start_ns"].to_numpy(), np.arange(size), np.zeros_like(gain_ns), gain_ns
     )
     found["low_ms"], found["high_ms"] = float(lows[0]), float(highs[0])
+    modelled_ns = requests["before_ns"].to_numpy() - requests["modelled_ns"].to_numpy()
+    found["modelled_gain_ms"] = float(modelled_ns.mean()) / NS_PER_MS
     at_least_ns = requests["before_ns"].to_numpy() - requests["at_most_ns"].to_numpy()
-    found["at_least_ms"] = float(at_least_ns.mean()) / NS_PER_MS
+    at_least_ms = float(at_least_ns.mean()) / NS_PER_MS
+    found["at_least_ms"] = min(at_least_ms, found["modelled_gain_ms"]) if is_faster else at_least_ms
     return found
 
 
@@ -323,3 +335,14 @@ def _bias(factors: Mapping[str, float], utilisation: pd.DataFrame) -> tuple[str,
         what = "loss" if min(factors.values()) > 1 else "gain"
         return f"{text} That is too busy for more than a bound: take at_least_ms for the {what}.", True
     return text, False
+
+
+def _told_queues(played: Played) -> str:
+    """Return the sentence on the queues that were played again; none without them."""
+    if not played.queues:
+        return ""
+    unsettled = "" if played.is_settled else f", though not settled after {played.rounds} rounds"
+    return (
+        f" In modelled_gain_ms the queues for {', '.join(played.queues)} are played again, first come, first "
+        f"served, each worker busy as long as a call's span lasts{unsettled}."
+    )

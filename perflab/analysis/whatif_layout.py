@@ -94,9 +94,7 @@ class Layout:
     def own_work(self, entities: int) -> tuple[Int64s, Int64s, Int64s, Int64s]:
         """Return ``request code calls own_ns``: what each entity worked in each request, on a path or not."""
         own = self.after.copy()
-        parents = np.repeat(np.arange(len(own)), self.last - self.first)
-        children = np.delete(np.arange(len(own)), self.offsets[:-1])
-        np.add.at(own, parents, self.before[children])
+        np.add.at(own, self.parent, self.before)  # a root's is 0
         return sum_per_request(self._request, self.code, own, len(self.offsets) - 1, entities)
 
     def without(self, request: Int64s, code: Int64s, factor: Floats) -> Int64s:
@@ -114,6 +112,26 @@ class Layout:
 
         by = in_one_piece(factor, np.float64)
         return replay_without(by, request, code, self.code, self.offsets, *self._orders)
+
+    def places(self, before: Int64s, after: Int64s) -> tuple[Int64s, Int64s]:
+        """Return when each span begins, counted from its request's begin, and how long it takes.
+
+        Parameters
+        ----------
+        before, after : int64[m]
+            Working times instead of those that were.
+        """
+        from perflab.analysis.whatif_replay import replay_places
+
+        return replay_places(self.offsets, self.first, self.last, before, after, self.follower, self.overlap)
+
+    @property
+    def parent(self) -> Int64s:
+        """Return the place of each span's parent; a root is its own."""
+        parent = np.arange(len(self.row))
+        children = np.delete(parent, self.offsets[:-1])
+        parent[children] = np.repeat(np.arange(len(self.row)), self.last - self.first)
+        return parent
 
     def slack(self) -> Int64s:
         """Return how much later each span could end, alone, without its request ending later."""

@@ -167,9 +167,14 @@ def _replay_one(
     code: Int64s,
     factor: Floats,
     length: Int64s,
+    begin: Int64s,
     ready: Int64s,
 ) -> int:
-    """Replay the places of one request; return its duration. ``length`` and ``ready`` are room to work in."""
+    """Replay the places of one request; return its duration.
+
+    ``length`` receives how long each span takes, ``begin`` how long after its parent it begins; ``ready`` is
+    room to work in.
+    """
     for place in range(highest - 1, lowest - 1, -1):
         by = factor[code[place]]
         point = waited = longest = 0
@@ -178,6 +183,7 @@ def _replay_one(
         for child in range(first[place], last[place]):
             waited = max(waited, ready[child])
             point = max(point, waited) + _scale(before[child], by)
+            begin[child] = point
             over = point + length[child]
             longest = max(longest, over)
             other = follower[child]
@@ -212,14 +218,48 @@ def replay_all(
     int64[requests]
     """
     requests = len(offsets) - 1
-    length, ready = np.zeros(len(first), dtype=np.int64), np.zeros(len(first), dtype=np.int64)
+    length, begin, ready = np.zeros((3, len(first)), dtype=np.int64)
     duration = np.empty(requests, dtype=np.int64)
     for request in range(requests):
         duration[request] = _replay_one(
             offsets[request], offsets[request + 1],
-            first, last, before, after, follower, overlap, code, factor, length, ready,
+            first, last, before, after, follower, overlap, code, factor, length, begin, ready,
         )  # fmt: skip
     return duration
+
+
+@entrance(INTS, INTS, INTS, INTS, INTS, INTS, INTS)
+def replay_places(
+    offsets: Int64s,
+    first: Int64s,
+    last: Int64s,
+    before: Int64s,
+    after: Int64s,
+    follower: Int64s,
+    overlap: Int64s,
+) -> tuple[Int64s, Int64s]:
+    """Return how long after its request each span begins, and how long it takes, for given working times.
+
+    Parameters
+    ----------
+    offsets, first, last, before, after, follower, overlap
+        As in `perflab.analysis.whatif_layout.Layout`, but for ``before`` and ``after``, which may be others.
+
+    Returns
+    -------
+    begin, length : int64[m]
+    """
+    length, begin, ready = np.zeros((3, len(first)), dtype=np.int64)
+    code, factor = np.zeros(len(first), dtype=np.int64), np.ones(1)
+    for request in range(len(offsets) - 1):
+        _replay_one(
+            offsets[request], offsets[request + 1],
+            first, last, before, after, follower, overlap, code, factor, length, begin, ready,
+        )  # fmt: skip
+    for place in range(len(first)):
+        for child in range(first[place], last[place]):
+            begin[child] += begin[place]
+    return begin, length
 
 
 @entrance(FLOATS, INTS, INTS, INTS, INTS, INTS, INTS, INTS, INTS, INTS, INTS)
@@ -251,7 +291,7 @@ def replay_without(
     -------
     int64[pairs]
     """
-    length, ready = np.zeros(len(first), dtype=np.int64), np.zeros(len(first), dtype=np.int64)
+    length, begin, ready = np.zeros((3, len(first)), dtype=np.int64)
     by = factor.copy()
     duration = np.empty(len(pair_request), dtype=np.int64)
     for pair in range(len(pair_request)):
@@ -260,7 +300,7 @@ def replay_without(
         by[entity] = 0.0
         duration[pair] = _replay_one(
             offsets[request], offsets[request + 1],
-            first, last, before, after, follower, overlap, code, by, length, ready,
+            first, last, before, after, follower, overlap, code, by, length, begin, ready,
         )  # fmt: skip
         by[entity] = kept
     return duration
