@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 from play import wilson
@@ -39,7 +40,7 @@ def play(runs: int, folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
         for number, text in enumerate(planted):
             run = asyncio.run(
                 launch(
-                    scenario,
+                    msgspec.structs.replace(scenario, seed=number + 1),  # other products each time
                     Arrivals.constant(RATE_PER_S, LASTS),
                     target="shop",
                     config=stage.config,
