@@ -22,8 +22,13 @@ async def lose_connection(dsn: str, admin: str, at_commit: bool) -> Any:
     if at_commit:
         await connection.execute("BEGIN")
         await connection.execute(ADD, "x")
+        transport = connection._transport
+        transport.pause_reading()  # that it is lost is heard once COMMIT is on its way
         await other.execute(end)
-        said = await attempt_async(lambda: connection.execute("COMMIT"))
+        ending = asyncio.ensure_future(connection.execute("COMMIT"))
+        await asyncio.sleep(0)
+        transport.resume_reading()
+        said = await attempt_async(lambda: ending)
     else:
         waiting = asyncio.ensure_future(
             connection.execute("INSERT INTO item (note) SELECT pg_sleep(60)::text")
