@@ -177,7 +177,7 @@ def wilson(hits: int, size: int) -> tuple[float, float]:
     rate = hits / size
     middle = (rate + z2 / (2 * size)) / (1 + z2 / size)
     half = math.sqrt(z2 * (rate * (1 - rate) / size + z2 / (4 * size * size))) / (1 + z2 / size)
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def play(wanted: Sequence[Fault]) -> None:
