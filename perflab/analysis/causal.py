@@ -38,10 +38,13 @@ Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-CONFIRMED, REFUTED, CANNOT_SAY = "confirmed", "refuted", "cannot say"
+CONFIRMED, NOT_FELT, REFUTED, CANNOT_SAY = "confirmed", "not felt", "refuted", "cannot say"
 MIN_ROUNDS = 4
 MIN_REQUESTS = 20
 """Requests an entry operation needs at each delay."""
+
+MOST_FAILED_RATIO = 0.01
+"""Requests that failed, to those that count, above which nothing is said."""
 
 UNFELT = 0.1
 """A slope that is none: a tenth of a millisecond for each at the entity."""
@@ -77,15 +80,16 @@ class Causal:
         of requests without delay, see `perflab.analysis.whatif.what_if`); ``gain_ms gain_low_ms
         gain_high_ms`` (what an average request saves once the entity takes no time: ``slope * own_ms``);
         ``predicted_gain_ms`` (the same by the replay); ``verdict``: "confirmed" where the interval lies above
-        half of what was predicted (or, if next to nothing was, below 0.1 and a quarter of a millisecond a
-        call), "refuted" where it lies on the other side, else "cannot say"; ``evidence``, a sentence.
+        half of what was predicted, "not felt" where less than 0.1 was predicted and the interval lies below
+        that, "refuted" where it lies on the other side, else "cannot say"; ``evidence``, a sentence.
     applied_ratio : float
         How much longer a call took per millisecond it was told to wait, by its spans; NaN without calls.
     sentence : str
         The answer for all requests.
     counts : mapping of str to int
         ``rounds``, ``blocks``, ``requests`` in them, ``outside`` (requests due between blocks), ``lost``
-        (requests in blocks that were never sent).
+        (requests in blocks that were never sent), ``failed`` (that were not answered as they should be:
+        timeouts have no time of their own, quick refusals too short a one).
     refused : tuple of str
         What was left out, or makes the answer "cannot say", as sentences.
     """
@@ -125,7 +129,7 @@ class _Trial:
     """By the replay, with the greatest delay; of requests without delay only."""
     gone_ms: Floats
     """By the replay, without the entity; likewise."""
-    longer_factor: float
+    greatest_ms: float
 
 
 def fit_causal(
@@ -162,11 +166,11 @@ def fit_causal(
         raise AnalysisError(
             f"there is no entity {entity!r} in this table; critical_path(spans).table has them"
         )
-    block, counts, lost = _place(path, played)
+    block, counts = _place(path, played)
     trial = _trial(path, entity, played, block)
     rounds = _whole_rounds(played)
     applied = _applied(trial, rounds)
-    doubts = _doubts(rounds, applied, lost)
+    doubts = _doubts(rounds, applied, counts)
     entries = [
         trial.names[code]
         for code in np.argsort(-np.bincount(trial.entry, minlength=len(trial.names)), kind="stable")
@@ -215,8 +219,8 @@ def _due_ns(path: CriticalPath) -> tuple[Int64s, Int64s]:
     return due, start + path.entries["duration_ns"].to_numpy() - due
 
 
-def _place(path: CriticalPath, played: pd.DataFrame) -> tuple[Int64s, dict[str, int], int]:
-    """Return each request's block (-1 for none), what is counted, and requests of blocks never sent."""
+def _place(path: CriticalPath, played: pd.DataFrame) -> tuple[Int64s, dict[str, int]]:
+    """Return each request's block (-1 for none), and what is counted."""
     due, _ = _due_ns(path)
     begins, ends = played["start_ns"].to_numpy(), played["end_ns"].to_numpy()
 
@@ -229,14 +233,17 @@ def _place(path: CriticalPath, played: pd.DataFrame) -> tuple[Int64s, dict[str, 
 
     block = block_of(due)
     spans = path.walked.spans
-    missed = spans.loc[(spans["outcome"] == "missed").to_numpy(), "scheduled_ns"].to_numpy()
-    lost = int((block_of(missed) >= 0).sum())
+    outcome, scheduled = spans["outcome"], spans["scheduled_ns"].to_numpy()
+    is_missed = (outcome == "missed").to_numpy()
+    has_failed = ~outcome.isin(["", "answered", "missed"]).to_numpy()
     inside = int((block >= 0).sum())
-    return (
-        block,
-        {"blocks": len(played), "requests": inside, "outside": len(block) - inside, "lost": lost},
-        lost,
-    )
+    return block, {
+        "blocks": len(played),
+        "requests": inside,
+        "outside": len(block) - inside,
+        "lost": int((block_of(scheduled[is_missed]) >= 0).sum()),
+        "failed": int((block_of(scheduled[has_failed]) >= 0).sum()),
+    }
 
 
 def _trial(path: CriticalPath, entity: str, played: pd.DataFrame, block: Int64s) -> _Trial:
@@ -251,11 +258,8 @@ def _trial(path: CriticalPath, entity: str, played: pd.DataFrame, block: Int64s)
     delay_ms = np.concatenate([played["delay_ns"].to_numpy() / NS_PER_MS, [0.0]])[block]
     is_bare = (block >= 0) & (delay_ms == 0)
     greatest = float(delay_ms.max(initial=0.0))
-    called = max(1.0, calls_of[is_bare].sum())
-    own_ms = own_of[is_bare].sum() / called
+    longer = _longer_ns(layout, place, round(greatest * NS_PER_MS)) / NS_PER_MS
     factor = np.ones(len(names))
-    factor[place] = longer_factor = 1 + greatest / own_ms if own_ms > 0 else 1.0
-    longer = (layout.replay(factor) - layout.before_ns) / NS_PER_MS
     factor[place] = 0.0
     gone = (layout.before_ns - layout.replay(factor)) / NS_PER_MS
     entries: Any = path.entries["entry"].array
@@ -270,8 +274,18 @@ def _trial(path: CriticalPath, entity: str, played: pd.DataFrame, block: Int64s)
         own_ms=own_of[inside],
         longer_ms=np.where(is_bare, longer, math.nan)[inside],
         gone_ms=np.where(is_bare, gone, math.nan)[inside],
-        longer_factor=longer_factor,
+        greatest_ms=greatest,
     )
+
+
+def _longer_ns(layout: Layout, place: int, delay_ns: int) -> Int64s:
+    """Return how much longer each request would take if each call of an entity first waited for a while."""
+    is_its, has_children = layout.code == place, layout.last > layout.first
+    before, after = layout.before.copy(), layout.after.copy()
+    after[is_its & ~has_children] += delay_ns
+    before[layout.first[is_its & has_children]] += delay_ns
+    longer: Int64s = layout.places(before, after)[1][layout.offsets[:-1]] - layout.before_ns
+    return longer
 
 
 def _slopes(trial: _Trial, values: Floats, among: Mask, rounds: Sequence[int]) -> Floats:
@@ -299,16 +313,21 @@ def _applied(trial: _Trial, rounds: Sequence[int]) -> float:
     return float(np.nanmean(slopes)) if np.isfinite(slopes).any() else math.nan
 
 
-def _doubts(rounds: Sequence[int], applied: float, lost: int) -> list[str]:
+def _doubts(rounds: Sequence[int], applied: float, counts: Mapping[str, int]) -> list[str]:
     """Say why the experiment cannot tell anything."""
     doubts = []
     if len(rounds) < MIN_ROUNDS:
         doubts.append(f"Only {len(rounds)} whole rounds were played; {MIN_ROUNDS} are needed.")
-    if lost:
-        doubts.append(f"{lost} requests of the blocks were never sent, so that their time is not known.")
+    if counts["lost"]:
+        doubts.append(
+            f"{counts['lost']} requests of the blocks were never sent, so that their time is not known."
+        )
+    if counts["failed"] > MOST_FAILED_RATIO * max(1, counts["requests"]):
+        doubts.append(f"{counts['failed']} requests of the blocks failed, so that their time tells nothing.")
     if rounds and not _APPLIED[0] <= applied <= _APPLIED[1]:
-        seen = "no call of it was seen" if math.isnan(applied) else f"its calls took {applied:.2f} ms longer"
-        doubts.append(f"The delay did not arrive as asked: {seen} for each ms they were told to wait.")
+        each = f"its calls took {applied:.2f} ms longer for each ms they were told to wait"
+        seen = "no call of it was seen" if math.isnan(applied) else each
+        doubts.append(f"The delay did not arrive as asked: {seen}.")
     return doubts
 
 
@@ -317,7 +336,6 @@ def _row(trial: _Trial, name: str, among: Mask, rounds: Sequence[int], is_doubtf
     sizes = [int((among & (trial.delay_ms == delay)).sum()) for delay in np.unique(trial.delay_ms)]
     requests, called = max(1, int(bare.sum())), max(1.0, trial.calls[bare].sum())
     own_ms = trial.own_ms[bare].sum() / called
-    asked_ms = own_ms * (trial.longer_factor - 1)  # how much longer the replay made a call of these
     slopes = _slopes(trial, trial.time_ms, among, rounds)
     slopes = slopes[np.isfinite(slopes)]
     slope, low, high = student_interval(slopes)
@@ -333,7 +351,9 @@ def _row(trial: _Trial, name: str, among: Mask, rounds: Sequence[int], is_doubtf
         "low": low,
         "high": high,
         "first_slope": _first_slope(trial, among, rounds),
-        "predicted": trial.longer_ms[bare].sum() / requests / asked_ms if asked_ms > 0 else 0.0,
+        "predicted": trial.longer_ms[bare].sum() / requests / trial.greatest_ms
+        if trial.greatest_ms > 0
+        else 0.0,
         "gain_ms": slope * own_ms,
         "gain_low_ms": low * own_ms,
         "gain_high_ms": high * own_ms,
@@ -355,8 +375,7 @@ def _first_slope(trial: _Trial, among: Mask, rounds: Sequence[int]) -> float:
 def _verdict(row: Mapping[str, Any]) -> str:
     low, high, predicted = row["low"], row["high"], row["predicted"]
     if predicted < UNFELT:
-        unfelt = max(UNFELT, row["calls_per_request"] / 4)
-        return CONFIRMED if high <= unfelt else REFUTED if low > unfelt else CANNOT_SAY
+        return NOT_FELT if high <= UNFELT else REFUTED if low > UNFELT else CANNOT_SAY
     least = AT_LEAST * predicted
     return CONFIRMED if low >= least else REFUTED if high < least else CANNOT_SAY
 

@@ -2,7 +2,7 @@
 
 A shadow run in which marked calls of ENTITY ('service: operation' or 'caller -> callee') are delayed by
 turns, in blocks drawn by lot; real users never are. Ends with what a millisecond there costs a request, with
-its interval, beside what the traces alone say. 0: confirmed; 1: refuted, or it cannot be said.
+its interval, beside what the traces alone say. 0: confirmed; 1: not felt, refuted, or it cannot be said.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         finished = asyncio.run(
             launch(
                 scenario,
-                Arrivals.constant(arguments.rate, f"{experiment.lasts_s:.3f}s"),
+                Arrivals.constant(arguments.rate, f"{experiment.lasts_ns}ns"),
                 target=arguments.target,
                 config=arguments.config,
                 runs=arguments.runs,

@@ -224,7 +224,7 @@ def _traffic(arguments: argparse.Namespace, experiment: Experiment | None) -> tu
     arrivals = (
         Arrivals.ramp(arguments.rate / 4, arguments.rate, over=arguments.over)
         if experiment is None
-        else Arrivals.constant(arguments.rate, over=f"{experiment.lasts_s:.3f}s")
+        else Arrivals.constant(arguments.rate, over=f"{experiment.lasts_ns}ns")
     )
     return msgspec.structs.replace(scenario, holes=accepted), arrivals
 

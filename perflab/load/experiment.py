@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perflab.errors import ConfigError
-from perflab.units import NS_PER_MS
+from perflab.units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
     from perflab.analysis.causal import Causal
@@ -71,7 +71,7 @@ class Experiment:
             )
         if len(set(self.delays_ns)) < len(self.delays_ns):
             raise ConfigError(f"delays {list(self.delays_ns)} ns: each is there once")
-        if not 4 <= self.rounds <= 100:
+        if not isinstance(self.rounds, int) or not 4 <= self.rounds <= 100:
             raise ConfigError(f"{self.rounds} rounds: an experiment has 4 to 100")
         if not (math.isfinite(self.block_s) and self.block_s > 0 and self.settles_s >= MIN_SETTLES_S):
             raise ConfigError(
@@ -80,10 +80,12 @@ class Experiment:
             )
 
     @property
-    def lasts_s(self) -> float:
+    def lasts_ns(self) -> int:
         """How long load has to last for it."""
-        one = self.block_s + self.settles_s
-        return _BEGINS_AFTER_S + self.rounds * (1 + len(self.delays_ns)) * one + _ENDS_BEFORE_S
+        one = round(self.block_s * NS_PER_S) + round(self.settles_s * NS_PER_S)
+        return self.rounds * (1 + len(self.delays_ns)) * one + round(
+            (_BEGINS_AFTER_S + _ENDS_BEFORE_S) * NS_PER_S
+        )
 
     def blocks(self) -> list[tuple[int, int]]:
         """Return ``(round, delay_ns)`` of the blocks, in order.

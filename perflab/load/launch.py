@@ -78,10 +78,10 @@ async def launch(
     if chosen is None:
         raise ConfigError(f"scenario {scenario.name!r} says not when requests arrive; give arrivals")
     check_limits(chosen, found, guards)
-    if experiment is not None and chosen.duration_ns < experiment.lasts_s * NS_PER_S:
+    if experiment is not None and chosen.duration_ns < experiment.lasts_ns:
         raise ConfigError(
-            f"load lasts {chosen.duration_ns / NS_PER_S:g} s, the experiment {experiment.lasts_s:g} s; let "
-            "load last longer, or the experiment have fewer rounds or shorter blocks"
+            f"load lasts {chosen.duration_ns / NS_PER_S:g} s, the experiment "
+            f"{experiment.lasts_ns / NS_PER_S:g} s; let load last longer, or the experiment have fewer rounds or shorter blocks"
         )
     run = Run.create(runs, label="shadow")
     course = Course(run, scenario, chosen, found, guards, dict(delays_ns or {}), watch, experiment)

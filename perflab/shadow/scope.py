@@ -320,10 +320,10 @@ def finish(span: Span, error: BaseException | None = None) -> None:
 def delay_ns(operation: str, peer: str = "") -> int:
     """Return the delay planted at an operation of this service, or on its edge to ``peer``.
 
-    Only marked work waits: nobody delays a real user.
+    Only marked work of a run that is live waits: nobody delays a real user, and a kill ends delays, too.
     """
     control = process.control
-    if not control.planted or (shadow := current()) is None or not shadow.tag:
+    if not control.planted or (shadow := current()) is None or not control.is_live(shadow.tag):
         return 0
     planted = control.delay_ns(f"{process.service}: {operation}")
     return planted + control.delay_ns(f"{process.service} -> {peer}") if peer else planted

@@ -38,7 +38,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def experiment(shop: Stage, runs: Path, asked: Experiment, watch: Any = None) -> Run:
     with resources.as_file(resources.files("perflab.demo") / "scenario.toml") as path:
         scenario = Scenario.load(path)
-    arrivals = Arrivals.constant(20, f"{asked.lasts_s:.3f}s")
+    arrivals = Arrivals.constant(20, f"{asked.lasts_ns}ns")
     return asyncio.run(
         launch(
             scenario, arrivals, target="shop", config=shop.config, runs=runs, experiment=asked, watch=watch

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perflab.errors import ConfigError
+from perflab.load.arrivals import Arrivals
 from perflab.load.experiment import Blocks, Experiment, fit_experiment
 from perflab.run import Run
+from perflab.units import NS_PER_S, duration_ns
 
 ENTITY = "stock: SELECT stock"
 
@@ -32,6 +34,13 @@ def test_every_round_holds_every_delay_once(delays_ns: list[int], rounds: int, s
     assert Counter(blocks) == {(at, delay): 1 for at in range(rounds) for delay in (0, *delays_ns)}
     assert [number for number, _ in blocks] == sorted(number for number, _ in blocks)
     assert blocks == Experiment(ENTITY, delays_ns, rounds, seed=seed).blocks()
+
+
+@pytest.mark.parametrize("block", ["2.1s", "1.6s", "2.7s", "2.00001s"])
+def test_load_can_last_as_long_to_the_nanosecond(block: str):
+    """What the verb asks for is what the experiment needs, whatever the fractions."""
+    experiment = Experiment(ENTITY, [1, 2], block_s=duration_ns(block) / NS_PER_S)
+    assert Arrivals.constant(20, f"{experiment.lasts_ns}ns").duration_ns == experiment.lasts_ns
 
 
 def test_orders_differ_between_rounds():

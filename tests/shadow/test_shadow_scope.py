@@ -233,6 +233,7 @@ def test_delays_are_of_an_operation_or_an_edge(service: Service, sides: Sides, r
     try:
         assert service.call(delays, mark) == [5, 21, 0]
         assert service.call(delays_here) == [0, 0, 0]
+        assert service.call(delays, {**mark, "tag": 1}) == [0, 0, 0]  # of a run that is not live
     finally:
         sides.publisher.delay({})
     assert service.call(delays, mark) == [0, 0, 0]
