@@ -81,7 +81,8 @@ async def launch(
     if experiment is not None and chosen.duration_ns < experiment.lasts_ns:
         raise ConfigError(
             f"load lasts {chosen.duration_ns / NS_PER_S:g} s, the experiment "
-            f"{experiment.lasts_ns / NS_PER_S:g} s; let load last longer, or the experiment have fewer rounds or shorter blocks"
+            f"{experiment.lasts_ns / NS_PER_S:g} s; let load last longer, or the experiment have fewer "
+            "rounds or shorter blocks"
         )
     run = Run.create(runs, label="shadow")
     course = Course(run, scenario, chosen, found, guards, dict(delays_ns or {}), watch, experiment)
