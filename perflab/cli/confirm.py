@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perflab.cli._progress import Teller, interruptible
 from perflab.run import RUNS
-from perflab.units import duration_ns
+from perflab.units import NS_PER_S, duration_ns
 
 if TYPE_CHECKING:
     from perflab.analysis.causal import Causal
@@ -45,6 +46,7 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--delays", default=DELAYS, metavar="TIME,...", help=f"of a call (default: {DELAYS})")
     group.add_argument("--rounds", type=int, default=6, metavar="N", help="turns of each (default: 6)")
     group.add_argument("--block", default="2s", metavar="TIME", help="length of a block (default: 2s)")
+    group.add_argument("--seed", type=int, metavar="N", help="of the blocks' order (default: drawn by lot)")
 
 
 def read_experiment(arguments: argparse.Namespace, entity: str) -> Experiment:
@@ -52,7 +54,9 @@ def read_experiment(arguments: argparse.Namespace, entity: str) -> Experiment:
     from perflab.load.experiment import Experiment
 
     delays_ns = [duration_ns(text.strip()) for text in arguments.delays.split(",")]
-    return Experiment(entity, delays_ns, arguments.rounds, duration_ns(arguments.block) / 1e9)
+    block_s = duration_ns(arguments.block) / NS_PER_S
+    seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
+    return Experiment(entity, delays_ns, arguments.rounds, block_s, seed=seed)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -82,7 +82,6 @@ class Course:
         self.run, self.scenario, self.arrivals, self.target = run, scenario, arrivals, target
         self.delays_ns = delays_ns
         self.watch = watch
-        self.experiment = experiment
         self.found: list[Hole] = []
         self.fleet = Fleet()
         self.reported = asyncio.Event()
@@ -184,11 +183,7 @@ class Course:
             await self._phase("audit", finish_in_thread(self.audit.start))
             result = await self._phase("preflight", self._preflight(collector, run_key))
             if not self.record.holes and not self.record.leaks:
-                self._check_delays(collector.spans())
-            if self.delays_ns and not self.record.holes and not self.record.leaks:
-                self.publisher.delay(self.delays_ns)
-                self.event("delays planted", delays_ns=self.delays_ns)
-                await asyncio.sleep(SETTLE_S)
+                await self._plant_delays(collector.spans())
         return result.captured
 
     async def _await_agents(self) -> None:
@@ -250,11 +245,12 @@ class Course:
         for hole in found:
             self.event("hole", accepted=hole not in self.record.holes, **hole.as_dict())
 
-    def _check_delays(self, spans: pd.DataFrame) -> None:
-        wanted = [*self.delays_ns, *([self.experiment.entity] if self.experiment else [])]
+    async def _plant_delays(self, spans: pd.DataFrame) -> None:
+        """See that every place to be delayed is one that marked work came by, and plant the delays."""
+        wanted = [*self.delays_ns, *([self.blocks.experiment.entity] if self.blocks else [])]
         if not wanted:
             return
-        table = concat_spans([read_spans(self.run.path / PREFLIGHT_REQUESTS), spans])
+        table = concat_spans([read_spans(self.run.path / PREFLIGHT_REQUESTS), spans[spans["shadow"]]])
         generators_own = (f"{GENERATOR_SERVICE}: ", f"{GENERATOR_SERVICE} -> ")  # nobody could wait there
         known = sorted(
             name for name in find_entities(table, link(table)).names if not name.startswith(generators_own)
@@ -263,6 +259,10 @@ class Course:
         if unknown:
             listed = "\n  ".join(known)
             raise ConfigError(f"there is no place {unknown[0]!r} to plant a delay; there are:\n  {listed}")
+        if self.delays_ns:
+            self.publisher.delay(self.delays_ns)
+            self.event("delays planted", delays_ns=self.delays_ns)
+            await asyncio.sleep(SETTLE_S)
 
     async def _measure(
         self,

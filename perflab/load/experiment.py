@@ -1,8 +1,9 @@
 """An experiment within a run: one entity is made to wait, for marked work only, in blocks drawn by lot.
 
-Each round holds every delay once, none included, in an order of its own: what drifts from round to round
-(caches that fill, a busy hour) is then the same for all delays. A block begins with a time in which the
-delay reaches every process and requests of the block before end; only what follows counts.
+Each round holds every delay once, none included, in an order drawn by lot, and the next round has them the
+other way round: what drifts (caches that fill, a busy hour) is then the same for all delays. A block begins
+with a time in which the delay reaches every process and requests of the block before end; only what is due
+after that counts, and the delay stays for a while when no more counts, so that those requests meet it still.
 `fit_experiment` reads the answer.
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perflab.errors import ConfigError
+from perflab.errors import AnalysisError, ConfigError
 from perflab.units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ MIN_SETTLES_S = 0.8
 
 _BEGINS_AFTER_S = 1.0
 _ENDS_BEFORE_S = 1.0
+_STAYS_RATIO = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Experiment:
     block_s : float
         How long a block is measured.
     settles_s : float
-        How long before that it is only waited.
+        How long before that it is only waited; half of it the delay stays afterwards.
     seed : int
         Of the orders.
 
@@ -82,7 +84,7 @@ class Experiment:
     @property
     def lasts_ns(self) -> int:
         """How long load has to last for it."""
-        one = round(self.block_s * NS_PER_S) + round(self.settles_s * NS_PER_S)
+        one = round(self.block_s * NS_PER_S) + round((1 + _STAYS_RATIO) * self.settles_s * NS_PER_S)
         return self.rounds * (1 + len(self.delays_ns)) * one + round(
             (_BEGINS_AFTER_S + _ENDS_BEFORE_S) * NS_PER_S
         )
@@ -98,11 +100,12 @@ class Experiment:
         """
         rng = np.random.default_rng(self.seed)
         delays = [0, *sorted(self.delays_ns)]
-        return [
-            (number, delays[place])
-            for number in range(self.rounds)
-            for place in rng.permutation(len(delays)).tolist()
-        ]
+        blocks: list[tuple[int, int]] = []
+        order: list[int] = []
+        for number in range(self.rounds):
+            order = order[::-1] if number % 2 else rng.permutation(len(delays)).tolist()
+            blocks += [(number, delays[place]) for place in order]
+        return blocks
 
 
 class Blocks:
@@ -124,41 +127,52 @@ class Blocks:
         delay: Callable[[Mapping[str, int]], None],
         event: Callable[..., None],
     ) -> None:
-        self._experiment, self._delay, self._event = experiment, delay, event
+        self.experiment, self._delay, self._event = experiment, delay, event
         self.played: list[dict[str, int]] = []
 
     async def play(self, others: Mapping[str, int]) -> None:
         """Play all blocks, beside delays that are in force anyway; those alone remain, whatever happens."""
-        experiment = self._experiment
-        total = experiment.rounds * (1 + len(experiment.delays_ns))
+        experiment, total = self.experiment, self.asked
         try:
             await asyncio.sleep(_BEGINS_AFTER_S)
             for at, (number, delay_ns) in enumerate(experiment.blocks()):
                 added = others.get(experiment.entity, 0) + delay_ns
-                self._delay({**others, experiment.entity: added} if added else others)
-                self._event(
-                    "block",
-                    number=at + 1,
-                    of=total,
-                    round=number + 1,
-                    entity=experiment.entity,
-                    delay_ms=delay_ns / NS_PER_MS,
-                )
+                is_put = self._put({**others, experiment.entity: added} if added else others)
+                told = {"number": at + 1, "of": total, "round": number + 1, "delay_ms": delay_ns / NS_PER_MS}
+                self._event("block", entity=experiment.entity, **told)
                 await asyncio.sleep(experiment.settles_s)
-                began_ns = time.time_ns()
+                block = {"round": number, "delay_ns": delay_ns, "start_ns": time.time_ns()}
                 await asyncio.sleep(experiment.block_s)
-                self.played.append(
-                    {"round": number, "delay_ns": delay_ns, "start_ns": began_ns, "end_ns": time.time_ns()}
-                )
+                block["end_ns"] = time.time_ns()
+                await asyncio.sleep(_STAYS_RATIO * experiment.settles_s)
+                if is_put:
+                    self.played.append({**block, "until_ns": time.time_ns()})
+        except Exception as error:  # the run goes on without; the answer will be that blocks are missing
+            self._event("notice", why=f"the experiment ended early: {error!r}")
         finally:
-            self._delay(others)
+            self._put(others)
+
+    def _put(self, delays_ns: Mapping[str, int]) -> bool:
+        """Put delays in force; where they cannot be written now, the publisher tries again by itself."""
+        try:
+            self._delay(delays_ns)
+        except OSError as error:
+            self._event("notice", why=f"a block does not count, its delay could not be published: {error}")
+            return False
+        return True
+
+    @property
+    def asked(self) -> int:
+        """How many blocks there are to be."""
+        return self.experiment.rounds * (1 + len(self.experiment.delays_ns))
 
     def as_info(self) -> dict[str, Any]:
-        """Return what ``run.json`` says of it: ``entity``, ``blocks`` that were measured whole, ``asked``."""
-        experiment = self._experiment
+        """Return what ``run.json`` says: ``entity seed asked``, ``blocks`` that were measured whole."""
+        experiment = self.experiment
         return {
             "entity": experiment.entity,
-            "asked": experiment.rounds * (1 + len(experiment.delays_ns)),
+            "seed": experiment.seed,
+            "asked": self.asked,
             "blocks": self.played,
         }
 
@@ -174,11 +188,14 @@ def fit_experiment(run: Run) -> Causal | None:
     Returns
     -------
     Causal or None
-        See `perflab.analysis.causal.fit_causal`.
+        See `perflab.analysis.causal.fit_causal`; "cannot say" where nobody called the entity.
     """
-    from perflab.analysis.causal import fit_causal
+    from perflab.analysis.causal import Causal, fit_causal
 
     played = run.info.get("experiment")
     if not played or not played["blocks"]:
         return None
-    return fit_causal(run.spans, played["entity"], played["blocks"])
+    try:
+        return fit_causal(run.spans, played["entity"], played["blocks"])
+    except AnalysisError as error:  # it was there in the preflight
+        return Causal.unknown(played["entity"], str(error))

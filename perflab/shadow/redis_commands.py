@@ -146,8 +146,10 @@ class _Command:
         if self.alone and rediskeys.waits(self.commands[0]):
             return
         self.pushes = self.alone and self.operation in rediskeys.PUSHES
+        if self.pushes:
+            self.name = f"send {self.key_family}"
         self.span = scope.begin(
-            f"send {self.key_family}" if self.pushes else self.name,
+            self.name,
             SpanKind.PRODUCER if self.pushes else SpanKind.CLIENT,
             {"db.system.name": "redis", "db.operation.name": self.operation},
         )

@@ -8,6 +8,7 @@ and `asyncio.to_thread` by itself; `perflab.shadow.threads` carries it into thre
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -333,7 +334,16 @@ def wait(operation: str, peer: str = "") -> None:
     """Sleep the delay planted where the running code stands."""
     planted = delay_ns(operation, peer)
     if planted:
-        time.sleep(planted / 1e9)
+        sleep(planted)
+
+
+def sleep(planted_ns: int) -> None:
+    """Sleep a planted delay, but not in a thread that runs an event loop: others would wait, too."""
+    asyncio = sys.modules.get("asyncio")  # a service without one does not pay for it at its start
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        process.ledger.step_aside("delay: blocking call on an event loop")
+        return
+    time.sleep(planted_ns / 1e9)
 
 
 async def async_wait(planted_ns: int) -> None:

@@ -100,7 +100,7 @@ def test_a_place_that_does_not_exist_lists_those_there_are(shop: Stage, tmp_path
         experiment(shop, tmp_path, asked)
     with resources.as_file(resources.files("perflab.demo") / "scenario.toml") as path:
         scenario = Scenario.load(path)
-    with pytest.raises(ConfigError, match=r"the experiment 9\.2 s; let"):
+    with pytest.raises(ConfigError, match=r"the experiment 12\.4 s; let"):
         asyncio.run(
             launch(
                 scenario, Arrivals.constant(5, "9s"), target="shop", config=shop.config, runs=tmp_path,

@@ -57,7 +57,7 @@ def experiment(
         start_ns = EPOCH_NS + int(begins * NS_PER_MS)
         blocks.append(
             {"round": number, "delay_ns": delay_ns, "start_ns": start_ns,
-             "end_ns": start_ns + int(BLOCK_MS * NS_PER_MS)}
+             "end_ns": start_ns + int(BLOCK_MS * NS_PER_MS), "until_ns": start_ns + int(2400 * NS_PER_MS)}
         )  # fmt: skip
     return spans(trees), blocks
 
@@ -76,7 +76,8 @@ def test_slopes_that_are_known(entity: str, slope: float, own_ms: float):
     assert row["gain_ms"] == pytest.approx(slope * own_ms, abs=0.1 * own_ms)
     assert (found.verdict, found.refused) == ("confirmed" if slope else "not felt", ())
     assert found.applied_ratio == pytest.approx(1.0, abs=0.02)
-    assert found.counts == {"rounds": 6, "blocks": 18, "requests": 450, "outside": 18, "lost": 0, "failed": 0}
+    assert found.counts == {"rounds": 6, "blocks": 18, "requests": 450, "outside": 18, "lost": 0, "failed": 0,
+                            "straddling": 0}  # fmt: skip
 
 
 def test_slack_that_is_used_up_bends():
@@ -134,7 +135,7 @@ def test_calls_of_unlike_length_are_predicted_alike():
             trees.append(S("shop", "GET /", begins, last, kind="server", children=[call, *beside]))
         start_ns = EPOCH_NS + at * 3 * 10**9
         blocks.append({"round": number, "delay_ns": delay_ns, "start_ns": start_ns,
-                       "end_ns": start_ns + int(BLOCK_MS * NS_PER_MS)})  # fmt: skip
+                       "end_ns": start_ns + 2 * 10**9, "until_ns": start_ns + 2_400_000_000})  # fmt: skip
     row = fit_causal(spans(trees), TWICE, blocks).table.iloc[0]
     assert row["predicted"] == pytest.approx(0.5, abs=0.02)
     assert row["slope"] == pytest.approx(0.5, abs=0.2)
@@ -151,6 +152,46 @@ def test_requests_that_failed_say_so():
     found = fit_causal(_joined(table, failed), TWICE, blocks)
     assert (found.verdict, found.counts["failed"]) == ("cannot say", 10)
     assert "10 requests of the blocks failed" in found.sentence
+
+
+def test_gains_of_unlike_operations_are_not_multiplied_by_each_other():
+    """1 ms on the path of one operation, 9 ms beside a longer branch of the other: half a ms on average."""
+    rng = np.random.default_rng(2)
+    trees, blocks = [], []
+    for at, (number, delay_ns) in enumerate(Experiment(TWICE, [10 * NS_PER_MS]).blocks()):
+        for place in range(40):
+            begins = at * 3000.0 + place * 50.0
+            noise, takes = float(rng.random()) / 10, (1.0 if place % 2 else 9.0) + delay_ns / NS_PER_MS
+            call = S("shop", "SELECT item", begins, begins + takes, kind="client")
+            if place % 2:
+                trees.append(
+                    S("shop", "GET /on", begins, begins + takes + noise, kind="server", children=[call])
+                )
+            else:
+                photo = S("shop", "GET photo", begins, begins + 40, kind="client")
+                trees.append(S("shop", "GET /beside", begins, begins + 40 + noise, kind="server",
+                               children=[call, photo]))  # fmt: skip
+        start_ns = EPOCH_NS + at * 3 * 10**9
+        blocks.append({"round": number, "delay_ns": delay_ns, "start_ns": start_ns,
+                       "end_ns": start_ns + 2 * 10**9, "until_ns": start_ns + 2_400_000_000})  # fmt: skip
+    table = fit_causal(spans(trees), TWICE, blocks).table.set_index("entry")
+    every = table.loc["all"]
+    assert every["gain_ms"] == pytest.approx(0.5, abs=0.1) == every["predicted_gain_ms"]
+    assert table.loc["shop: GET /on", "gain_ms"] == pytest.approx(1.0, abs=0.1)
+    assert table.loc["shop: GET /beside", "gain_ms"] == pytest.approx(0.0, abs=0.1)
+    assert table["verdict"].tolist() == ["confirmed", *(
+        "confirmed" if name == "shop: GET /on" else "not felt" for name in table.index[1:]
+    )]  # fmt: skip
+
+
+def test_requests_that_outlast_their_delay_say_so():
+    """They end when the next delay is in force: what they took belongs to neither."""
+    table, blocks = experiment(TWICE)
+    short = [{**block, "end_ns": block["start_ns"] + 10**8, "until_ns": block["start_ns"] + 10**8 + 1}
+             for block in blocks]  # fmt: skip
+    found = fit_causal(table, TWICE, short)
+    assert found.counts["straddling"] > 0.05 * found.counts["requests"]
+    assert (found.verdict, "let blocks settle for longer" in found.sentence) == ("cannot say", True)
 
 
 def test_few_requests_have_no_interval():
@@ -175,6 +216,8 @@ def test_wrong_input_is_said():
     table, blocks = experiment(TWICE, rounds=4)
     with pytest.raises(AnalysisError, match=r"\['end_ns'\] are missing"):
         fit_causal(table, TWICE, pd.DataFrame(blocks).drop(columns="end_ns"))
+    with pytest.raises(AnalysisError, match="whole numbers"):
+        fit_causal(table, TWICE, pd.DataFrame(blocks).assign(round=float("nan")))
     with pytest.raises(AnalysisError, match="one after another"):
         fit_causal(table, TWICE, [blocks[0], blocks[0]])
     with pytest.raises(AnalysisError, match="no entity 'shop: nothing'"):

@@ -25,6 +25,8 @@ def test_an_experiment_is_read_from_words():
     experiment = read_experiment(read("--delays", "5ms, 1s", "--rounds", "8", "--block", "1.5s"), "a -> b")
     assert (experiment.entity, list(experiment.delays_ns)) == ("a -> b", [5_000_000, 10**9])
     assert (experiment.rounds, experiment.block_s) == (8, 1.5)
+    assert read_experiment(read("--seed", "4"), "a -> b").seed == 4
+    assert read_experiment(read(), "a -> b").seed != read_experiment(read(), "a -> b").seed
 
 
 def test_wrong_words_are_refused():

@@ -17,6 +17,8 @@ from perflab.errors import ConfigError
 from perflab.load.arrivals import Arrivals
 from perflab.load.experiment import Blocks, Experiment, fit_experiment
 from perflab.run import Run
+from perflab.testing import S, spans
+from perflab.trace.store import write_spans
 from perflab.units import NS_PER_S, duration_ns
 
 ENTITY = "stock: SELECT stock"
@@ -98,6 +100,46 @@ def test_delays_are_taken_back_and_others_stay():
     info = blocks.as_info()
     assert (info["entity"], info["asked"], len(info["blocks"])) == (ENTITY, 8, 8)
     assert all(block["end_ns"] > block["start_ns"] for block in info["blocks"])
+
+
+def test_places_in_a_round_are_alike_for_every_delay():
+    """A round and the next are each other's mirror: a drift leans none."""
+    blocks = Experiment(ENTITY, [1, 2], 6, seed=7).blocks()
+    place: dict[int, int] = {}
+    for at, (_, delay) in enumerate(blocks):
+        place[delay] = place.get(delay, 0) + at % 3
+    assert set(place.values()) == {6}
+
+
+def test_a_delay_that_cannot_be_written_costs_its_block_only():
+    """A disk that is full for a moment: that block does not count, and it is said."""
+    events: list[str] = []
+    calls: list[Mapping[str, int]] = []
+
+    def delay(delays_ns: Mapping[str, int]) -> None:
+        calls.append(delays_ns)
+        if len(calls) == 2:
+            raise OSError("no space")
+
+    blocks = Blocks(
+        Experiment(ENTITY, [7], 4, block_s=0.001, settles_s=0.8),
+        delay,
+        lambda what, **details: events.append(what),
+    )
+    asyncio.run(blocks.play({}))
+    assert (len(blocks.played), events.count("notice"), calls[-1]) == (7, 1, {})
+
+
+def test_an_entity_nobody_called_cannot_be_told(tmp_path: Path):
+    """Rare, or the run was stopped early: an answer, no error."""
+    run = Run.create(tmp_path)
+    block = {"round": 0, "delay_ns": 0, "start_ns": 1, "end_ns": 2, "until_ns": 3}
+    run.write_info({"verdict": "stopped", "experiment": {"entity": "a -> b", "asked": 8, "blocks": [block]}})
+    write_spans(spans([S("shop", "GET /", 0, 10, kind="server")]), run.path / "spans" / "shop.parquet")
+    found = fit_experiment(run)
+    assert found is not None
+    assert (found.verdict, len(found.table)) == ("cannot say", 0)
+    assert "no entity 'a -> b'" in found.sentence
 
 
 def test_an_interrupted_experiment_leaves_no_delay():

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -237,6 +238,21 @@ def test_delays_are_of_an_operation_or_an_edge(service: Service, sides: Sides, r
     finally:
         sides.publisher.delay({})
     assert service.call(delays, mark) == [0, 0, 0]
+
+
+async def slept_on_a_loop() -> list[Any]:
+    from perflab.shadow import scope
+
+    began_s = time.monotonic()
+    scope.sleep(10**9)
+    on_loop_s = time.monotonic() - began_s
+    await asyncio.to_thread(scope.sleep, 200_000_000)
+    return [on_loop_s < 0.5, time.monotonic() - began_s - on_loop_s >= 0.2]
+
+
+def test_nobody_sleeps_on_an_event_loop(service: Service) -> None:
+    """Whoever else is served there would wait, too; in a thread of its own a call does."""
+    assert service.call(slept_on_a_loop) == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ class Step:
         """Make the call."""
         try:
             if self.planted_ns:
-                time.sleep(self.planted_ns / 1e9)
+                scope.sleep(self.planted_ns)
             canaries.watch(self.kind, (self.arguments, self.options))
             with self._allowance(), self.undisturbed():
                 if scope.current() is not None or (self.session is not None and self.session.shadow):

@@ -246,7 +246,7 @@ def _wrap(owner: Any, name: str, step_class: type[_Step], *, run_async: bool) ->
         try:
             planted_ns = step.planted_ns() if process.control.planted else 0
             if planted_ns:
-                time.sleep(planted_ns / 1e9)
+                scope.sleep(planted_ns)
             if step.session is not None and step.session.shadow and step.rolls_back():
                 with upkeep(step.session):
                     result = method(self, *arguments, **options)

@@ -329,7 +329,7 @@ def _wrapped(method: Callable[..., Any], step_class: type[_Step]) -> Callable[..
             step.check()
             planted_ns = step.planted_ns()
             if planted_ns:
-                time.sleep(planted_ns / 1e9)
+                scope.sleep(planted_ns)
             with step.upkeep():
                 result = method(connection, *step.arguments, **step.options)
         except BaseException as error:
