@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from attached_stage import Stage, stage_in, trace_id
+from attached_stage import Stage, stage_in, trace_id, until
 
 HOP = Path(__file__).parent / "node_hop"
 
@@ -81,5 +81,7 @@ def test_the_mark_survives_a_hop_through_node(installed: Path, stage: Stage, sam
             ]
             assert served["shadow"]
             assert served["parent_span_id"] not in (0, called["span_id"])
-        back.stop()  # its last report comes with its end
-        assert stage.receiver.fleet.marks()[f"back {sampler}"] == {"marked": 2}
+        fleet, name = stage.receiver.fleet, f"back {sampler}"
+        until(lambda: fleet.marks().get(name, {}).get("marked") == 2, f"two marks in the reports of {name}")
+        back.stop()
+        assert fleet.marks()[name] == {"marked": 2}
