@@ -92,9 +92,12 @@ def attribute(changes: Iterable[Change], claims: Iterable[Claim], slack_ns: int)
     Returns
     -------
     Attribution
-        Of maximum size. Exact claims are assigned by sweeping the time and taking, at each change, the
+        Of maximum size, and of those one that leaves over as few as possible of the changes that the server
+        cannot have made by itself: a key that expires and is set again at once must not take the claim of the
+        setting. Exact claims are assigned by sweeping the time and taking, at each change, the
         open claim that ends first, which is optimal for intervals and points (Glover 1967, "Maximum
-        matching in a convex bipartite graph"); what remains goes along augmenting paths (Berge).
+        matching in a convex bipartite graph"); what remains goes along augmenting paths (Berge), which
+        never uncover what is covered.
 
     Examples
     --------
@@ -104,8 +107,8 @@ def attribute(changes: Iterable[Change], claims: Iterable[Claim], slack_ns: int)
     (1, [16])
     """
     matching = _Matching(sorted(changes, key=lambda change: change.time_ns), list(claims), slack_ns)
-    matching.sweep()
-    exhausted = matching.augment() if matching.may_improve else False
+    exhausted = matching.cover(expirable=False)
+    exhausted = matching.cover(expirable=True) or exhausted
     exact = opaque = background = 0
     left: list[Change] = []
     for index, change in enumerate(matching.changes):
@@ -145,22 +148,25 @@ class _Matching:
                 pool.begins.append(claim.begin_ns)
                 pool.longest_ns = max(pool.longest_ns, claim.end_ns - claim.begin_ns)
 
-    @property
-    def may_improve(self) -> bool:
-        """Whether the sweep may not have been optimal: changes with several kinds of claims."""
-        kinds = bool(self._opaque.members) or any(len(change.fingerprints) > 1 for change in self.changes)
-        return kinds and -1 in self.claim_of
+    def cover(self, *, expirable: bool) -> bool:
+        """Give claims to one kind of changes, as many as can be; return whether the search was cut short."""
+        wanted = [index for index, change in enumerate(self.changes) if change.expirable == expirable]
+        self._sweep(wanted)
+        left = [index for index in wanted if self.claim_of[index] < 0]
+        # over intervals of one kind of claim that are all free the sweep is optimal
+        is_mixed = bool(self._opaque.members) or any(len(self.changes[at].fingerprints) > 1 for at in wanted)
+        return self._augment(left) if expirable or is_mixed else False
 
-    def sweep(self) -> None:
+    def _sweep(self, wanted: Sequence[int]) -> None:
         """Assign exact claims per fingerprint, then opaque ones to what is left."""
         by_fingerprint: defaultdict[str, list[int]] = defaultdict(list)
-        for index, change in enumerate(self.changes):
-            for name in change.fingerprints:
+        for index in wanted:
+            for name in self.changes[index].fingerprints:
                 if name in self._pools:
                     by_fingerprint[name].append(index)
         for name, points in by_fingerprint.items():
             self._sweep_pool(points, self._pools[name])
-        self._sweep_pool(range(len(self.changes)), self._opaque)
+        self._sweep_pool(wanted, self._opaque)
 
     def _sweep_pool(self, points: Iterable[int], pool: _Pool) -> None:
         waiting: list[tuple[int, int]] = []
@@ -178,12 +184,10 @@ class _Matching:
             if waiting:
                 self._assign(index, waiting[0][1])
 
-    def augment(self) -> bool:
-        """Search an augmenting path from every change without a claim; return whether it was cut short."""
+    def _augment(self, left: Iterable[int]) -> bool:
+        """Search an augmenting path from changes without a claim; return whether it was cut short."""
         steps = _SEARCH_STEPS
-        for start in range(len(self.changes)):
-            if self.claim_of[start] >= 0:
-                continue
+        for start in left:
             reached_from: dict[int, int] = {}
             queue, found = [start], -1
             for index in queue:

@@ -34,6 +34,7 @@ changes = st.lists(
         Change,
         st.integers(0, 12),
         st.lists(names, min_size=1, max_size=2, unique=True).map(tuple),
+        expirable=st.booleans(),
     ),
     max_size=5,
 )
@@ -61,6 +62,22 @@ def test_as_many_are_attributed_as_can_be(changes: list[Change], claims: list[Cl
     assert found.attributed + found.opaque == _most(changes, claims, slack_ns)
     assert found.attributed + found.opaque + len(found.unattributed) == len(changes)
     assert not found.exhausted
+    # and of those the server cannot have made by itself no more are left over than must be
+    certain = [change for change in changes if not change.expirable]
+    left = sum(not change.expirable for change in found.unattributed)
+    assert len(certain) - left == _most(certain, claims, slack_ns)
+
+
+def test_a_key_that_expires_does_not_take_the_claim_of_what_sets_it_again() -> None:
+    """A cache finds its key expired and fills it at once: the server's removal is what has no claim."""
+    # Given
+    removed, filled = Change(100, ("product:7",), expirable=True), Change(102, ("product:7",))
+
+    # When
+    found = attribute([removed, filled], [Claim("product:7", 101, 103)], slack_ns=50)
+
+    # Then
+    assert (found.attributed, found.unattributed) == (1, (removed,))
 
 
 def test_one_claim_covers_one_change() -> None:

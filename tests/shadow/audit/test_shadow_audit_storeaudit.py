@@ -116,6 +116,26 @@ def test_keys_that_expire_need_no_claim(system: System) -> None:
     assert (changes["attributed"], changes["expired"], changes["unattributed"]) == (4, 3, 1)
 
 
+def test_a_key_that_expires_and_is_set_again_at_once_is_accounted_for(system: System) -> None:
+    """As a cache does it: what has no claim is the server's removal, not the setting that follows it."""
+    # Given
+    application = system.application
+    with Audit(system.stores, RUN) as audit, redis.Redis.from_url(application.redis_url) as client:
+        audit.start()
+
+        # When
+        for _ in range(5):
+            application.command(client, "SET", "page:7", "x", "PX", "1", key="page:7")
+            wait_until(lambda: client.get("page:7") is None)
+        proof = audit.finish(application.claims, system.sessions, 1)
+
+    # Then
+    cache = proof["stores"][1]
+    changes = cache["changes"]
+    assert (changes["attributed"], changes["expired"], changes["unattributed"]) == (5, 5, 0)
+    assert cache["proven"], cache["reasons"]
+
+
 def test_transactions_scripts_and_blocking_pops_are_attributed_by_key(system: System) -> None:
     """Whatever the stream turns a command into, its key leads to the claim."""
     # Given
