@@ -26,6 +26,7 @@ _WHERE = {
     "latency": "perflab.analysis.latency",
     "launch": "perflab.load.launch",
     "read_spans": "perflab.trace.store",
+    "undelayed_spans": "perflab.load.experiment",
     "what_if": "perflab.analysis.whatif",
 }
 _ROOMS = ("figures", "report")

@@ -254,10 +254,10 @@ def _pair(text: str, sign: str, form: str) -> tuple[str, str]:
 
 def _tell_end(finished: Run, report: Path, arguments: argparse.Namespace, teller: Teller) -> None:
     from perflab.analysis.bottleneck import bottlenecks
-    from perflab.load.experiment import fit_experiment
+    from perflab.load.experiment import fit_experiment, undelayed_spans
 
     info, proof = finished.info, finished.isolation
-    found = bottlenecks(finished.spans)
+    found = bottlenecks(undelayed_spans(finished))
     first = found.first
     counted = ("offered", "sent", "late", "missed", "errors")
     told: dict[str, Any] = {

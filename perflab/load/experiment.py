@@ -4,7 +4,7 @@ Each round holds every delay once, none included, in an order drawn by lot, and 
 other way round: what drifts (caches that fill, a busy hour) is then the same for all delays. A block begins
 with a time in which the delay reaches every process and requests of the block before end; only what is due
 after that counts, and the delay stays for a while when no more counts, so that those requests meet it still.
-`fit_experiment` reads the answer.
+`fit_experiment` reads the answer, `undelayed_spans` what the run was like without delays.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from perflab.errors import AnalysisError, ConfigError
 from perflab.units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from perflab.analysis.causal import Causal
     from perflab.run import Run
 
@@ -199,3 +201,37 @@ def fit_experiment(run: Run) -> Causal | None:
         return fit_causal(run.spans, played["entity"], played["blocks"])
     except AnalysisError as error:  # it was there in the preflight
         return Causal.unknown(played["entity"], str(error))
+
+
+def undelayed_spans(run: Run) -> pd.DataFrame:
+    """Return the spans of requests that met no delay of a run's experiment.
+
+    Where the time is, and what mending a place would gain, is asked of these: the others hold what the
+    experiment added.
+
+    Parameters
+    ----------
+    run : Run
+        With an experiment, or without.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A span table: whole traces that were due in blocks without delay; ``run.spans`` where there is no such
+        block.
+    """
+    spans = run.spans
+    blocks = (run.info.get("experiment") or {}).get("blocks", [])
+    bare = [block for block in blocks if not block["delay_ns"]]
+    if not bare:
+        return spans
+    scheduled = spans["scheduled_ns"].where(spans["scheduled_ns"] > 0)
+    due, start = (
+        moments.groupby(spans["trace_id"], observed=True, sort=False).transform("min")
+        for moments in (scheduled, spans["start_ns"])
+    )
+    due = due.fillna(start)
+    is_inside = np.zeros(len(spans), dtype=bool)
+    for block in bare:
+        is_inside |= due.between(block["start_ns"], block["end_ns"], inclusive="left").to_numpy(dtype=bool)
+    return spans[is_inside].reset_index(drop=True)

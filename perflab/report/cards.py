@@ -137,8 +137,8 @@ def tried(causal: Any) -> Html:
     return Html(
         Markup(
             '<section class="finding"><p class="eyebrow">By experiment</p><p class="entity">{}</p>'
-            '<p class="evidence">{}</p><p class="advice">Its marked calls were delayed by turns: the '
-            "times of this run hold these delays.</p></section>"
+            '<p class="evidence">{}</p><p class="advice">Its marked calls were delayed by turns: '
+            "latencies of this run hold these delays, the ranking is of requests without.</p></section>"
         ).format(causal.verdict[:1].upper() + causal.verdict[1:], causal.sentence)
     )
 

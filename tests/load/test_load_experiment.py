@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from perflab.errors import ConfigError
 from perflab.load.arrivals import Arrivals
-from perflab.load.experiment import Blocks, Experiment, fit_experiment
+from perflab.load.experiment import Blocks, Experiment, fit_experiment, undelayed_spans
 from perflab.run import Run
-from perflab.testing import S, spans
+from perflab.testing import EPOCH_NS, S, spans
 from perflab.trace.store import write_spans
-from perflab.units import NS_PER_S, duration_ns
+from perflab.units import NS_PER_MS, NS_PER_S, duration_ns
 
 ENTITY = "stock: SELECT stock"
 
@@ -140,6 +140,32 @@ def test_an_entity_nobody_called_cannot_be_told(tmp_path: Path):
     assert found is not None
     assert (found.verdict, len(found.table)) == ("cannot say", 0)
     assert "no entity 'a -> b'" in found.sentence
+
+
+def test_what_was_not_delayed_is_looked_at_alone(tmp_path: Path):
+    """Whole requests that were due in blocks without delay; all of them where there was no such block."""
+    run = Run.create(tmp_path)
+    run.write_info({"verdict": "passed"})
+    child = {at: S("stock", "SELECT stock", at + 1, at + 9, kind="client") for at in (10, 95, 150, 230, 410)}
+    trees = [S("shop", "GET /", at, at + 10, kind="server", children=[one]) for at, one in child.items()]
+    write_spans(spans(trees), run.path / "spans" / "shop.parquet")
+    assert len(undelayed_spans(run)) == 10
+    # When
+    places = [(0, 0, 100), (7, 150, 200), (0, 220, 300)]
+    blocks = [
+        {
+            "delay_ns": delay_ns,
+            "start_ns": EPOCH_NS + begins * NS_PER_MS,
+            "end_ns": EPOCH_NS + ends * NS_PER_MS,
+        }
+        for delay_ns, begins, ends in places
+    ]
+    run.write_info({"verdict": "passed", "experiment": {"entity": ENTITY, "blocks": blocks}})
+    # Then
+    kept = undelayed_spans(Run.open(run.path))
+    roots = kept[kept["parent_span_id"] == 0]
+    assert sorted((roots["start_ns"] - EPOCH_NS) // NS_PER_MS) == [10, 95, 230]
+    assert sorted(kept["trace_id"].astype(str).value_counts()) == [2, 2, 2]
 
 
 def test_an_interrupted_experiment_leaves_no_delay():
