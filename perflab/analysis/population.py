@@ -172,6 +172,25 @@ def find_linked(spans: pd.DataFrame, forest: Forest, traces: Container[str] | No
     return linked
 
 
+def find_causes(spans: pd.DataFrame) -> dict[str, str]:
+    """Return, of traces whose root links into another trace of a table, that trace; of chains the first."""
+    rows = ((spans["links"].fillna("") != "") & (spans["parent_span_id"] == 0)).to_numpy(dtype=bool)
+    here = set(spans["trace_id"].astype(str).unique()) if rows.any() else set()
+    after: dict[str, str] = {}
+    for trace, text in zip(spans["trace_id"][rows].astype(str), spans["links"][rows], strict=True):
+        for linked, _ in _read_links(text):
+            if linked != trace and linked in here:
+                after.setdefault(trace, linked)
+    causes = {}
+    for trace in after:
+        first, passed = trace, {trace}
+        while first in after and after[first] not in passed:
+            first = after[first]
+            passed.add(first)
+        causes[trace] = first
+    return causes
+
+
 def is_answered(spans: pd.DataFrame) -> Mask:
     """Return per row whether its outcome is an answer, or it has none to have."""
     return _tell_answers(spans["outcome"].array)

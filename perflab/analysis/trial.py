@@ -174,9 +174,11 @@ def _counts(path: CriticalPath, played: pd.DataFrame, block: Int64s, ended: Int6
     has_failed = ~outcome.isin(["", "answered", "missed"]).to_numpy()
     until = np.concatenate([played["until_ns"].to_numpy(), [0]])[block]
     inside = int((block >= 0).sum())
+    delay_ns = played["delay_ns"].to_numpy()[block[block >= 0]]
     return {
         "blocks": len(played),
         "requests": inside,
+        "undelayed": int((delay_ns == 0).sum()),
         "outside": len(block) - inside,
         "lost": int((_block_of(scheduled[is_missed], played) >= 0).sum()),
         "failed": int((_block_of(scheduled[has_failed], played) >= 0).sum()),

@@ -217,21 +217,22 @@ def undelayed_spans(run: Run) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A span table: whole traces that were due in blocks without delay; ``run.spans`` where there is no such
-        block.
+        A span table: whole traces that were due in blocks without delay, with the asynchronous ones they
+        caused; ``run.spans`` where there is no such block.
     """
+    from perflab.analysis.population import find_causes
+
     spans = run.spans
     blocks = (run.info.get("experiment") or {}).get("blocks", [])
     bare = [block for block in blocks if not block["delay_ns"]]
     if not bare:
         return spans
-    scheduled = spans["scheduled_ns"].where(spans["scheduled_ns"] > 0)
-    due, start = (
-        moments.groupby(spans["trace_id"], observed=True, sort=False).transform("min")
-        for moments in (scheduled, spans["start_ns"])
-    )
-    due = due.fillna(start)
-    is_inside = np.zeros(len(spans), dtype=bool)
+    by_trace = spans.assign(due_ns=spans["scheduled_ns"].where(spans["scheduled_ns"] > 0))
+    first = by_trace.groupby("trace_id", observed=True, sort=False)[["due_ns", "start_ns"]].min()
+    due = first["due_ns"].fillna(first["start_ns"])
+    kept = np.zeros(len(due), dtype=bool)
     for block in bare:
-        is_inside |= due.between(block["start_ns"], block["end_ns"], inclusive="left").to_numpy(dtype=bool)
-    return spans[is_inside].reset_index(drop=True)
+        kept |= due.between(block["start_ns"], block["end_ns"], inclusive="left").to_numpy(dtype=bool)
+    is_kept = dict(zip(due.index.astype(str), kept.tolist(), strict=True))
+    is_kept.update({trace: is_kept[cause] for trace, cause in find_causes(spans).items()})
+    return spans[spans["trace_id"].astype(str).map(is_kept).to_numpy(dtype=bool)].reset_index(drop=True)

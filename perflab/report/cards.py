@@ -134,12 +134,15 @@ def tried(causal: Any) -> Html:
     causal : Causal
         What `perflab.fit_experiment` returned.
     """
+    held = "latencies of this run hold these delays, the ranking is of requests without"
+    if not causal.counts.get("undelayed"):
+        held = "the times of this run hold these delays"
     return Html(
         Markup(
             '<section class="finding"><p class="eyebrow">By experiment</p><p class="entity">{}</p>'
-            '<p class="evidence">{}</p><p class="advice">Its marked calls were delayed by turns: '
-            "latencies of this run hold these delays, the ranking is of requests without.</p></section>"
-        ).format(causal.verdict[:1].upper() + causal.verdict[1:], causal.sentence)
+            '<p class="evidence">{}</p><p class="advice">Its marked calls were delayed by turns: {}.</p>'
+            "</section>"
+        ).format(causal.verdict[:1].upper() + causal.verdict[1:], causal.sentence, held)
     )
 
 

@@ -162,7 +162,7 @@ class _Command:
         store = self.claimed(self.pool)
         now_ns = time.time_ns()
         for command in self.commands if store else ():
-            for key in rediskeys.written_keys(command):
+            for key in rediskeys.claimed_keys(command):
                 process.ledger.claim(store, key, self.began_ns, now_ns, background=not handoff.in_request())
 
 

@@ -34,9 +34,12 @@ _NUMKEYS_AT = {
 }  # fmt: skip
 _STORES_AT_1 = frozenset({"ZUNIONSTORE", "ZINTERSTORE", "ZDIFFSTORE"})
 _AFTER_STORE = frozenset({"SORT", "GEORADIUS", "GEORADIUSBYMEMBER"})
+_REMOVING = _words("DEL UNLINK GETDEL")
 _WHOLE = frozenset({"FLUSHALL", "FLUSHDB", "SWAPDB"})
 EVERYTHING = "*"
 """What a command that changes a whole database is said to write."""
+REMOVED = "\x00removed "
+"""What comes before the key in a claim of a command that does no more than remove it."""
 PUSHES = frozenset({"LPUSH", "RPUSH", "LPUSHX", "RPUSHX"})
 POPS = _words("BLPOP BRPOP LPOP RPOP BLMOVE LMOVE BRPOPLPUSH RPOPLPUSH LMPOP BLMPOP")
 _WAITING = _words("BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP BZPOPMIN BZPOPMAX BZMPOP WAIT WAITAOF")
@@ -241,6 +244,18 @@ def written_keys(arguments: Sequence[Any]) -> list[str]:
     else:
         keys = [words[1]]
     return [_text(key) for key in keys]
+
+
+def claimed_keys(arguments: Sequence[Any]) -> list[str]:
+    """Return the keys an ordinary command may write, as its claims name them.
+
+    Raises
+    ------
+    ValueError
+        As of `written_keys`.
+    """
+    lead = REMOVED if name_of(arguments) in _REMOVING else ""
+    return [lead + key for key in written_keys(arguments)]
 
 
 def changed(arguments: Sequence[Any], answer: Any) -> bool:

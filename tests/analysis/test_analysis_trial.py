@@ -42,7 +42,7 @@ def test_requests_belong_to_the_block_they_began_in():
     ]  # fmt: skip
     assert trial.calls.tolist() == [1.0] * 4
     assert trial.counts == {
-        "blocks": 2, "requests": 4, "outside": 2, "lost": 0, "failed": 0, "straddling": 1,
+        "blocks": 2, "requests": 4, "undelayed": 2, "outside": 2, "lost": 0, "failed": 0, "straddling": 1,
     }  # fmt: skip
     # and the replay speaks of requests without delay only
     bare = trial.delay_ms == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from perflab.load.arrivals import Arrivals
 from perflab.load.experiment import Blocks, Experiment, fit_experiment, undelayed_spans
 from perflab.run import Run
 from perflab.testing import EPOCH_NS, S, spans
+from perflab.trace.schema import span_table
 from perflab.trace.store import write_spans
 from perflab.units import NS_PER_MS, NS_PER_S, duration_ns
 
@@ -166,6 +168,31 @@ def test_what_was_not_delayed_is_looked_at_alone(tmp_path: Path):
     roots = kept[kept["parent_span_id"] == 0]
     assert sorted((roots["start_ns"] - EPOCH_NS) // NS_PER_MS) == [10, 95, 230]
     assert sorted(kept["trace_id"].astype(str).value_counts()) == [2, 2, 2]
+
+
+def test_what_a_request_causes_later_goes_with_it(tmp_path: Path):
+    """A consumer in a trace of its own that links to the request: whenever it runs, they stay together."""
+    run = Run.create(tmp_path)
+    trees = [S("shop", "POST /order", at, at + 10, kind="server") for at in (10, 150)]
+    later = [S("worker", "handle", at, at + 10, kind="consumer") for at in (120, 230)]
+    table = spans(trees + later)
+    orders, handled = (table[table["service"] == name] for name in ("shop", "worker"))
+    links = [
+        json.dumps([{"trace_id": str(trace), "span_id": f"{span:016x}"}])
+        for trace, span in zip(orders["trace_id"], orders["span_id"], strict=True)
+    ]
+    table = table.assign(links=table["links"].astype(object))
+    table.loc[handled.index, "links"] = links
+    write_spans(span_table(table), run.path / "spans" / "shop.parquet")
+    # When the first order is due without delay, and the second one's consumer runs without
+    blocks = [
+        {"delay_ns": 0, "start_ns": EPOCH_NS + begins * NS_PER_MS, "end_ns": EPOCH_NS + ends * NS_PER_MS}
+        for begins, ends in ((0, 100), (200, 300))
+    ]
+    run.write_info({"verdict": "passed", "experiment": {"entity": ENTITY, "blocks": blocks}})
+    kept = undelayed_spans(Run.open(run.path))
+    # Then
+    assert sorted((kept["start_ns"] - EPOCH_NS) // NS_PER_MS) == [10, 120]
 
 
 def test_an_interrupted_experiment_leaves_no_delay():

@@ -109,8 +109,13 @@ def test_no_bottleneck_is_an_answer(answer):
 
 def test_what_an_experiment_found_is_told():
     """With the entity, the verdict, and that delays are in the run's times."""
-    said = words(cards.tried(SimpleNamespace(verdict="confirmed", sentence="It was so.")))
+    found = SimpleNamespace(verdict="confirmed", sentence="It was so.", counts={"undelayed": 3})
+    said = words(cards.tried(found))
     assert said.startswith("By experiment Confirmed It was so. Its marked calls were delayed")
+    assert said.endswith("the ranking is of requests without.")
+    # and where there are no others, the ranking is of delayed ones, too
+    found.counts["undelayed"] = 0
+    assert words(cards.tried(found)).endswith("the times of this run hold these delays.")
 
 
 def test_an_empty_run_says_of_each_card_that_nothing_is_known(tmp_path):
@@ -191,7 +196,7 @@ def test_an_empty_table_says_what_it_was_told_to_say():
         lambda text: cards.table([{text: text}]),
         lambda text: cards.counts({text: text}, text),
         lambda text: cards.finding(SimpleNamespace(first=None, answer=text, sentence=text)),
-        lambda text: cards.tried(SimpleNamespace(verdict=text, sentence=text)),
+        lambda text: cards.tried(SimpleNamespace(verdict=text, sentence=text, counts={})),
         lambda text: cards.finding(
             SimpleNamespace(
                 first={"entity": text, "evidence": text, "advice": text}, answer="named", sentence=text

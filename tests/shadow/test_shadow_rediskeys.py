@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from perflab.demo.stores import RedisServer
 from perflab.shadow.rediskeys import (
+    REMOVED,
     KeySpec,
     UnknownKeys,
     changed,
+    claimed_keys,
     enveloped,
     family,
     key_positions,
@@ -331,3 +333,11 @@ def test_a_name_of_two_words_is_split() -> None:
     assert split([]) == ()
     assert name_of([b"get x"]) == "GET"
     assert name_of([7]) == name_of([]) == name_of([""]) == ""
+
+
+def test_a_claim_says_of_a_key_that_it_was_only_removed():
+    """DEL, UNLINK and GETDEL leave nothing behind; all else may."""
+    assert claimed_keys(["del", "a", "b"]) == [f"{REMOVED}a", f"{REMOVED}b"]
+    assert claimed_keys(["GETDEL", "a"]) == claimed_keys([b"UNLINK", b"a"]) == [f"{REMOVED}a"]
+    assert claimed_keys(["SET", "a", "1"]) == ["a"]
+    assert claimed_keys(["GET", "a"]) == []

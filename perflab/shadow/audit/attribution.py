@@ -141,6 +141,7 @@ class _Matching:
         self._holds: list[list[int]] = [[] for _ in claims]
         self._pools: defaultdict[str, _Pool] = defaultdict(_Pool)
         self._opaque = _Pool()
+        self._spent: set[int] = set()
         for index in sorted(range(len(claims)), key=lambda number: claims[number].begin_ns):
             claim = claims[index]
             for pool in [self._pools[claim.fingerprint]] + ([self._opaque] if claim.opaque else []):
@@ -193,7 +194,7 @@ class _Matching:
             for index in queue:
                 for claim in self._candidates(self.changes[index]):
                     steps -= 1
-                    if claim in reached_from:
+                    if claim in reached_from or claim in self._spent:
                         continue
                     reached_from[claim] = index
                     if self._free(claim):
@@ -202,6 +203,8 @@ class _Matching:
                     queue += self._holds[claim]
                 if found >= 0 or steps <= 0:
                     break
+            if found < 0 and steps > 0:  # whatever is reached from here leads to no free claim, now or later
+                self._spent |= reached_from.keys()
             while found >= 0:
                 index = reached_from[found]
                 previous = self.claim_of[index]

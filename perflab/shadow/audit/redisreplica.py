@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perflab.errors import ShadowError
-from perflab.shadow.rediskeys import read_table
+from perflab.shadow.rediskeys import REMOVED, read_table
 
 from .attribution import Change, Claim
 from .redislink import ReplicaLink
@@ -163,7 +163,7 @@ class ReplicaStream:
         return [change for offset, change in self._changes if end is None or offset <= end]
 
     def claims(self, rows: Sequence[dict[str, Any]]) -> list[Claim]:
-        """Read the agents' claims: the fingerprint is the key."""
+        """Read the agents' claims: the fingerprint is the key, and says so if it was only removed."""
         return [
             Claim(
                 str(row["fingerprint"]),
@@ -283,11 +283,12 @@ class ReplicaStream:
                 self.not_checked.append(note)
             return
         keys = dict.fromkeys(key for write in mine for key in write.keys if not key.startswith(self._prefix))
+        removed = dict.fromkeys(f"{REMOVED}{key}" for write in mine if write.removal for key in write.keys)
         names = list(dict.fromkeys(write.name for write in mine))
         place = f" in database {block.database}" if block.database > 0 else ""
         change = Change(
             self._received_ns,
-            tuple(keys),
+            (*keys, *removed),  # a claim of a removal accounts for nothing else
             weight=len(mine),
             expirable=all(write.removal for write in mine),
             where=family(next(iter(keys))),

@@ -285,6 +285,11 @@ class StoreAudit:
                 " something then and could not say what; a write without a canary in that moment would"
                 " look the same"
             )
+        if counts.expired:
+            said.append(
+                f"{counts.expired} of {counts.seen} {counts.unit} are removals that no service made: the"
+                " server counts as many keys, the shadow's among them, that it removed by itself"
+            )
         if counts.background:
             said.append(
                 f"{counts.background} of {counts.seen} {counts.unit} were written outside of every request,"

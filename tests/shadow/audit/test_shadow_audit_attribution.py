@@ -125,6 +125,22 @@ def test_slack_widens_both_ends() -> None:
     assert covered == {949: False, 950: True, 2050: True, 2051: False}
 
 
+def test_a_key_that_always_expires_and_is_set_again_does_not_exhaust_the_search() -> None:
+    """Claims that overlap from the first to the last, and as many removals that have none."""
+    # Given
+    second = 1_000_000_000
+    filled = [Change(at * second, ("hot",)) for at in range(1500)]
+    removed = [Change(at * second - 1_000_000, ("hot",), expirable=True) for at in range(1500)]
+    claims = [Claim("hot", at * second - 2000, at * second + 2000) for at in range(1500)]
+
+    # When
+    found = attribute([*filled, *removed], claims, slack_ns=second)
+
+    # Then
+    assert (found.attributed, found.exhausted) == (1500, False)
+    assert all(change.expirable for change in found.unattributed)
+
+
 def test_many_overlapping_claims_are_fast_enough() -> None:
     """Fifty thousand changes with as many overlapping claims leave nothing over."""
     # Given

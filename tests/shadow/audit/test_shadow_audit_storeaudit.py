@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from perflab.config import Secret, Store
 from perflab.demo.stores import RedisServer
 from perflab.shadow.audit import Audit
+from perflab.shadow.rediskeys import REMOVED
 
 
 def test_a_write_nobody_claims_is_listed_and_forbids_proven(system: System) -> None:
@@ -114,6 +115,30 @@ def test_keys_that_expire_need_no_claim(system: System) -> None:
     # Then
     changes = proof["stores"][1]["changes"]
     assert (changes["attributed"], changes["expired"], changes["unattributed"]) == (4, 3, 1)
+
+
+def test_a_removal_accounts_for_no_setting(system: System) -> None:
+    """What a service removes and somebody else sets at once has no claim, whatever expires meanwhile."""
+    # Given
+    application = system.application
+    with Audit(system.stores, RUN) as audit, redis.Redis.from_url(application.redis_url) as client:
+        audit.start()
+
+        # When
+        application.command(client, "SET", "a", "x", "PX", "1", key="a")
+        wait_until(lambda: client.get("a") is None)
+        application.command(client, "SET", "cart:7", "x", key="cart:7")
+        application.command(client, "DEL", "cart:7", key=f"{REMOVED}cart:7")
+        client.set("cart:7", "leaked")
+        proof = audit.finish(application.claims, system.sessions, 1)
+
+    # Then
+    cache = proof["stores"][1]
+    changes = cache["changes"]
+    assert (changes["attributed"], changes["expired"], changes["unattributed"]) == (3, 1, 1)
+    assert changes["examples"][0]["what"] == "SET cart"
+    assert not cache["proven"]
+    assert any("the server counts as many keys" in limit for limit in cache["limits"])
 
 
 def test_a_key_that_expires_and_is_set_again_at_once_is_accounted_for(system: System) -> None:
