@@ -88,8 +88,8 @@ class Causal:
     sentence : str
         The answer for all requests.
     counts : mapping of str to int
-        ``rounds``, ``blocks``, ``requests`` in them, ``undelayed`` (those without delay), ``outside`` (requests
-        due between blocks), ``lost`` (requests in blocks that were never sent), ``failed`` (that were not answered as they should be:
+        ``rounds``, ``blocks``, ``requests`` in them, ``undelayed`` (those without delay), ``outside`` (due
+        between blocks), ``lost`` (never sent), ``failed`` (that were not answered as they should be:
         timeouts have no time of their own, quick refusals too short a one), ``straddling`` (that ended when
         the next block's delay was in force).
     refused : tuple of str

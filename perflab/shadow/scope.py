@@ -191,7 +191,11 @@ class withhold:  # noqa: N801 - a context manager, used like a function
 
 
 def ordinary(function: Callable[[], T]) -> T:
-    """Call a function in a context without mark and span (for what outlives the request)."""
+    """Call a function in a context without mark and span: for what outlives the request, and for finalizers.
+
+    Up to Python 3.11 the garbage collector may run within ``ContextVar.set``. A finalizer that set a variable
+    in that same context would free what is being copied there, and the process would crash.
+    """
     return contextvars.Context().run(function)
 
 

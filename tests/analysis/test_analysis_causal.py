@@ -76,8 +76,8 @@ def test_slopes_that_are_known(entity: str, slope: float, own_ms: float):
     assert row["gain_ms"] == pytest.approx(slope * own_ms, abs=0.1 * own_ms)
     assert (found.verdict, found.refused) == ("confirmed" if slope else "not felt", ())
     assert found.applied_ratio == pytest.approx(1.0, abs=0.02)
-    assert found.counts == {"rounds": 6, "blocks": 18, "requests": 450, "undelayed": 150, "outside": 18, "lost": 0,
-                            "failed": 0, "straddling": 0}  # fmt: skip
+    assert found.counts == {"rounds": 6, "blocks": 18, "requests": 450, "undelayed": 150, "outside": 18,
+                            "lost": 0, "failed": 0, "straddling": 0}  # fmt: skip
 
 
 def test_slack_that_is_used_up_bends():

@@ -290,11 +290,7 @@ def _forgotten(method: Callable[..., Any]) -> Callable[..., Any]:
     """Let a connection that nobody refers to any more end on its own side, whoever is running."""
 
     def attached(connection: Any) -> None:
-        token = scope.enter(None)
-        try:
-            method(connection)
-        finally:
-            scope.leave(token)
+        scope.ordinary(functools.partial(method, connection))
 
     return attached
 

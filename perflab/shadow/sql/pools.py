@@ -196,12 +196,17 @@ def _returned(finalize: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(finalize)
     def attached(connection: Any, record: Any, pool: Any, *arguments: Any, **options: Any) -> Any:
-        shadow = scope.IDLE if is_twin(pool) else scope.current() if connection is not None else None
-        token = scope.enter(shadow)
+        if connection is None:  # so calls the garbage collector
+            return scope.ordinary(lambda: collected(record, pool, *arguments, **options))
+        token = scope.enter(scope.IDLE if is_twin(pool) else scope.current())
         try:
             return finalize(connection, record, pool, *arguments, **options)
         finally:
             scope.leave(token)
+
+    def collected(record: Any, pool: Any, *arguments: Any, **options: Any) -> Any:
+        with on_side(twin=is_twin(pool)):
+            return finalize(None, record, pool, *arguments, **options)
 
     return attached
 

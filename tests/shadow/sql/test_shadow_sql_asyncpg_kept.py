@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import subprocess
+import sys
 import warnings
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import asyncpg
@@ -12,6 +16,8 @@ import pytest
 from attached_service import Service, attempt_async, forget, is_refused, marked, noted
 from two_sides import Sides, TestRun
 
+from perflab.cli.attach import attached_environment
+from perflab.shadow import scope
 from perflab.shadow.sql.takeover import TAKEN_OVER
 
 Mark = dict[str, Any] | None
@@ -126,6 +132,73 @@ def test_what_would_not_be_the_same_is_lost(service: Service, sides: Sides, run:
     """What the session or its reading of types was changed by, and statements somebody keeps."""
     assert service.call(change, what, sides.app, run.mark()) == LOST
     assert sides.notes("production") == []
+
+
+seen: ContextVar[str] = ContextVar("seen", default="a context of its own")
+
+
+async def be_forgotten(dsn: str, mark: Mark) -> Any:
+    connection = await asyncpg.connect(dsn)
+    told: list[Any] = []
+    with marked(mark), warnings.catch_warnings():
+        warnings.showwarning = lambda *_: told.append([seen.get(), scope.current() is None])
+        warnings.simplefilter("always")
+        seen.set("the interrupted context")
+        del connection
+        gc.collect()
+        await asyncio.sleep(0)
+    return told
+
+
+def test_a_finalizer_runs_in_a_context_of_its_own(service: Service, sides: Sides, run: TestRun) -> None:
+    """Within ``ContextVar.set`` of Python 3.11 it would else free what is being copied: a crash."""
+    assert service.call(be_forgotten, sides.app, run.mark()) == [["a context of its own", True]]
+
+
+CRASH = """
+import asyncio, contextvars, gc, sys, warnings
+import asyncpg
+
+def change(kept, size, late):
+    variables = [contextvars.ContextVar(f"v{at}") for at in range(16)]
+    gc.collect()
+    gc.disable()
+    cycle = [kept.pop()]
+    cycle.append(cycle)  # only the garbage collector finds it
+    for variable in variables[:size]:
+        variable.set(late)
+    last = variables[size]
+    gc.set_threshold(10**6)
+    del cycle
+    gc.set_threshold(gc.get_count()[0] + late)
+    gc.enable()
+    last.set(late)  # one of the things allocated in here has the collector run
+    gc.disable()
+    gc.set_threshold(700)
+
+async def main():
+    for size in range(6, 16):
+        for late in range(1, 8):
+            kept = [await asyncpg.connect(sys.argv[1])]
+            contextvars.Context().run(change, kept, size, late)
+
+warnings.simplefilter("ignore")
+asyncio.run(main())
+print("alive")
+"""
+
+
+def test_garbage_found_while_a_context_is_changed_ends_no_process(sides: Sides) -> None:
+    """Connections nobody closed, collected in the worst moment, with memory that is overwritten once free."""
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH, sides.app],
+        env={**attached_environment(sides.target, "crash"), "PYTHONMALLOC": "debug"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
 
 
 async def be_early(dsn: str, mark: Mark, down: bool) -> Any:
