@@ -58,7 +58,7 @@ class Customer:
         sent = {"data": body} if isinstance(body, str) else {"json": body}
         answer = self._browser.request(method, self._address + path, headers=headers, timeout=20, **sent)
         is_json = answer.headers.get("content-type", "").startswith("application/json")
-        said = answer.json() if is_json else answer.text
+        said = answer.json() if is_json and answer.content else answer.text  # a 204 has a type, but no body
         self.answers.append((answer.status_code, said))
         return said
 
