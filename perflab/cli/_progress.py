@@ -115,6 +115,34 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Hear Ctrl-C again where it came in a finalizer, in which Python ignores what is raised.
+
+    The signal handler raises wherever the main thread happens to be, and the collector may be calling a
+    ``__del__`` or a weak reference's callback just then: without this such an interrupt is printed and lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, main = sys.unraisablehook, threading.main_thread().ident
+
+    def hear_again(ignored: Any) -> None:
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            before(ignored)
+        elif main is not None:
+            # a little later and from elsewhere: raised here it would be ignored again
+            again = threading.Timer(0.01, signal.pthread_kill, (main, signal.SIGINT))
+            again.daemon = True
+            again.start()
+
+    sys.unraisablehook = hear_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let a cleaning-up end before Ctrl-C or SIGTERM is heard: raised afterwards, however often it came."""
     heard: list[int] = []

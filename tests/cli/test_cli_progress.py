@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sys
+import time
 
 import pytest
 
-from perflab.cli._progress import Teller, following, interruptible, uninterrupted
+from perflab.cli._progress import Teller, following, interruptible, interrupts_kept, uninterrupted
 
 
 def test_events_are_told_in_plain_lines():
@@ -43,6 +45,31 @@ def test_sigterm_interrupts_as_ctrl_c_does():
         os.kill(os.getpid(), signal.SIGTERM)
     # THEN the old handler is back
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interrupt_in_a_finalizer_is_heard_again(capsys):
+    """Ctrl-C that comes while a finalizer runs, where Python ignores it, ends the work a moment later."""
+
+    # GIVEN an object in whose finalizer the signal comes
+    class Dying:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    hook = sys.unraisablehook
+
+    def work():
+        with interrupts_kept():
+            Dying()
+            end_s = time.monotonic() + 10
+            while time.monotonic() < end_s:
+                time.sleep(0.01)
+
+    # WHEN it dies amid work
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    # THEN the work ended and nothing was printed; the old hook is back
+    assert capsys.readouterr().err == ""
+    assert sys.unraisablehook is hook
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,7 +3,8 @@
 ``CREATE DATABASE ... TEMPLATE`` waits for the last session to leave, which a production never does.
 A dump takes ACCESS SHARE locks only: they stop nothing but changes of the schema, and those no longer
 than the dump takes; it gives up where it must wait for a lock, and is ended when it takes too long.
-Passwords travel in the environment of our own child, never in its arguments.
+Passwords travel in the environment of our own child, never in its arguments. The dump stays in memory: a
+schema is nothing to leave behind in a temporary directory when we are killed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +98,8 @@ def find_programs(server_major: int, places: Sequence[Path] | None = None) -> Pr
     )
 
 
-def dump_schema(programs: Programs, dsn: str, database: str, path: Path) -> None:
-    """Write production's schema, without rows, owners and privileges, to a file.
+def dump_schema(programs: Programs, dsn: str, database: str) -> bytes:
+    """Read production's schema, without rows, owners and privileges.
 
     Parameters
     ----------
@@ -107,8 +109,11 @@ def dump_schema(programs: Programs, dsn: str, database: str, path: Path) -> None
         A login that may read the catalogue and lock the tables.
     database : str
         Its name.
-    path : Path
-        The file to write.
+
+    Returns
+    -------
+    bytes
+        A dump in pg_dump's custom format.
 
     Raises
     ------
@@ -125,28 +130,28 @@ def dump_schema(programs: Programs, dsn: str, database: str, path: Path) -> None
         "--no-tablespaces",
         "--no-security-labels",
         f"--lock-wait-timeout={LOCK_WAIT_MS}",
-        f"--file={path}",
     ]
     done = _run(programs, "pg_dump", dsn, database, options, DUMP_S)
     if done.returncode:
         raise ShadowError(f"pg_dump cannot read the schema of {database!r}: {_complaint(done.stderr)}")
+    return done.stdout
 
 
 def restore_schema(
-    programs: Programs, dsn: str, database: str, path: Path, extensions: Sequence[str]
+    programs: Programs, dsn: str, database: str, dump: bytes, extensions: Sequence[str]
 ) -> Restored:
     """Restore a schema, without what reaches outside.
 
     Parameters
     ----------
     programs : Programs
-        Those that wrote the file.
+        Those that made the dump.
     dsn : str
         A superuser's login on the shadow's server.
     database : str
         The shadow, empty.
-    path : Path
-        The dump.
+    dump : bytes
+        What `dump_schema` returned.
     extensions : sequence of str
         Extensions to leave out: they reach outside, or this server lacks them.
 
@@ -160,15 +165,19 @@ def restore_schema(
         If something cannot be made though nothing was left out that it could depend on.
     """
     listed = subprocess.run(
-        [programs.folder / "pg_restore", "--list", path], capture_output=True, text=True, check=False
+        [programs.folder / "pg_restore", "--list"], input=dump, capture_output=True, check=False
     )
     if listed.returncode:
         raise ShadowError(f"pg_restore cannot read the dump: {_complaint(listed.stderr)}")
-    kept, left_out = _choose(listed.stdout, extensions)
-    contents = path.with_suffix(".list")
-    contents.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    options = ["--no-owner", "--no-privileges", "--no-tablespaces", f"--use-list={contents}", str(path)]
-    done = _run(programs, "pg_restore", dsn, database, options, RESTORE_S)
+    kept, left_out = _choose(listed.stdout.decode(errors="replace"), extensions)
+    with tempfile.TemporaryFile() as contents:  # it has no name: nothing to remove, however we end
+        contents.write("\n".join([*kept, ""]).encode())
+        contents.seek(0)
+        options = ["--no-owner", "--no-privileges", "--no-tablespaces"]
+        options += [f"--use-list=/dev/fd/{contents.fileno()}"]
+        done = _run(
+            programs, "pg_restore", dsn, database, options, RESTORE_S, given=dump, passed=[contents.fileno()]
+        )
     failed = _failures(done.stderr)
     if done.returncode and not (left_out and failed):
         raise ShadowError(f"the schema cannot be made in {database!r}: {_complaint(done.stderr)}")
@@ -202,8 +211,16 @@ def _named(kind: str, words: Sequence[str]) -> str:
 
 
 def _run(
-    programs: Programs, name: str, dsn: str, database: str, options: Sequence[str], limit_s: int
-) -> subprocess.CompletedProcess[str]:
+    programs: Programs,
+    name: str,
+    dsn: str,
+    database: str,
+    options: Sequence[str],
+    limit_s: int,
+    *,
+    given: bytes = b"",
+    passed: Sequence[int] = (),
+) -> subprocess.CompletedProcess[bytes]:
     from psycopg import conninfo
 
     parameters = conninfo.conninfo_to_dict(dsn, dbname=database)
@@ -216,10 +233,9 @@ def _run(
         return subprocess.run(
             [programs.folder / name, "--no-password", f"--dbname={where}", *options],
             env=environment,
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
-            text=True,
-            errors="replace",
+            pass_fds=passed,
             timeout=limit_s,
             check=False,
         )
@@ -240,12 +256,12 @@ def _major(program: Path) -> int:
     return int(match[1]) if match else 0
 
 
-def _failures(stderr: str) -> list[str]:
+def _failures(stderr: bytes) -> list[str]:
     """Return what pg_restore could not do: one line for each error."""
-    return re.findall(r"could not execute query: (?:ERROR: +)?(.+)", stderr)
+    return re.findall(r"could not execute query: (?:ERROR: +)?(.+)", stderr.decode(errors="replace"))
 
 
-def _complaint(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+def _complaint(stderr: bytes) -> str:
+    lines = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
     telling = [line for line in lines if "error:" in line] or lines
     return "; ".join(telling[:3]) or "it gave no reason"

@@ -8,10 +8,8 @@ that person's choice: without it nothing is changed.
 from __future__ import annotations
 
 import datetime
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perflab.errors import ConfigError, ShadowError
@@ -77,31 +75,29 @@ def prepare(wish: Wish, tell: Tell = lambda _: None) -> Prepared:
             raise ConfigError(plan.question)
         if plan.keep_out == "hba" and plan.host_rules.gap:
             raise ConfigError(_hba_help(plan.host_rules))
-        with tempfile.TemporaryDirectory(prefix="perflab-dump-") as folder:
-            dump = Path(folder) / "schema.dump"
-            programs = None
-            if plan.build and wish.how == "schema":
-                programs = find_programs(source.info.server_version // 10_000, wish.programs)
-                tell(f"reading production's schema with pg_dump {programs.major}")
-                dump_schema(programs, wish.source_dsn or wish.admin_dsn, wish.production, dump)
-            schema = _production_schema(wish) if plan.build or plan.taken_over else ""
-            make_role(session, wish.role, wish.shadow, wish.password, plan.limit, wish.settings)
-            if plan.build:
-                _create(session, source, wish, plan, tell)
-            if plan.keep_out == "revoke":
-                keep = {wish.production: tuple(wish.app_roles)}
-                closed = close_databases(session, wish.shadow, wish.role, plan.closed, keep)
-            else:
-                closed = plan.closed
-                mark = {"shadow": wish.shadow, "closed": closed, "kept_out": plan.keep_out}
-                write_mark(session, wish.role, mark)  # type: ignore[arg-type]  # mypy sees a plain dict
-            with closing(open_session(wish.admin_dsn, wish.shadow)) as inside:
-                restored = Restored((), ())
-                if programs is not None:
-                    tell("building the schema")
-                    left_out = [*REACHING_OUT, *plan.missing_extensions]
-                    restored = restore_schema(programs, wish.admin_dsn, wish.shadow, dump, left_out)
-                made = _furnish(inside, source, wish, plan, restored, tell)
+        programs, dump = None, b""
+        if plan.build and wish.how == "schema":
+            programs = find_programs(source.info.server_version // 10_000, wish.programs)
+            tell(f"reading production's schema with pg_dump {programs.major}")
+            dump = dump_schema(programs, wish.source_dsn or wish.admin_dsn, wish.production)
+        schema = _production_schema(wish) if plan.build or plan.taken_over else ""
+        make_role(session, wish.role, wish.shadow, wish.password, plan.limit, wish.settings)
+        if plan.build:
+            _create(session, source, wish, plan, tell)
+        if plan.keep_out == "revoke":
+            keep = {wish.production: tuple(wish.app_roles)}
+            closed = close_databases(session, wish.shadow, wish.role, plan.closed, keep)
+        else:
+            closed = plan.closed
+            mark = {"shadow": wish.shadow, "closed": closed, "kept_out": plan.keep_out}
+            write_mark(session, wish.role, mark)  # type: ignore[arg-type]  # mypy sees a plain dict
+        with closing(open_session(wish.admin_dsn, wish.shadow)) as inside:
+            restored = Restored((), ())
+            if programs is not None:
+                tell("building the schema")
+                left_out = [*REACHING_OUT, *plan.missing_extensions]
+                restored = restore_schema(programs, wish.admin_dsn, wish.shadow, dump, left_out)
+            made = _furnish(inside, source, wish, plan, restored, tell)
         made["warnings"] += copy_settings(session, wish.production, wish.shadow, source)
         made["warnings"] += take_settings(
             session, source, (wish.like, wish.production), (wish.role, wish.shadow)

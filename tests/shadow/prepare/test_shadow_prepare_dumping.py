@@ -31,23 +31,23 @@ def test_the_oldest_that_fits_is_taken() -> None:
     assert find_programs(18, places).major == 18
 
 
-def test_a_locked_table_is_not_waited_for(preparing: PostgresServer, tmp_path: Path) -> None:
+def test_a_locked_table_is_not_waited_for(preparing: PostgresServer) -> None:
     """While production changes a table's form the dump gives up, so that nobody queues behind it."""
     with psycopg.connect(url_of(preparing, "shop")) as holder:
         holder.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(ShadowError, match=r"cannot read the schema of 'shop': .*(timeout|lock)"):
-            dump_schema(find_programs(18), preparing.admin_dsn, "shop", tmp_path / "dump")
+            dump_schema(find_programs(18), preparing.admin_dsn, "shop")
         holder.rollback()
 
 
-def test_what_reaches_outside_is_left_out(preparing: PostgresServer, tmp_path: Path) -> None:
+def test_what_reaches_outside_is_left_out(preparing: PostgresServer) -> None:
     """And what cannot be made without it is told; a failure without such a reason is an error."""
     # Given
-    programs, dump = find_programs(18), tmp_path / "dump"
+    programs = find_programs(18)
     with closing(open_session(url_of(preparing, "shop"))) as session:
         session.execute("CREATE VIEW far AS SELECT id FROM remote")
         session.execute("CREATE EXTENSION vector")
-        dump_schema(programs, preparing.admin_dsn, "shop", dump)
+        dump = dump_schema(programs, preparing.admin_dsn, "shop")
         session.execute("DROP VIEW far")
         session.execute("DROP EXTENSION vector")
         session.execute("CREATE DATABASE fresh TEMPLATE template0")
@@ -73,9 +73,9 @@ def test_what_reaches_outside_is_left_out(preparing: PostgresServer, tmp_path: P
         session.execute("DROP DATABASE fresh")
 
 
-def test_a_dump_of_nowhere_is_an_error(preparing: PostgresServer, tmp_path: Path) -> None:
+def test_a_dump_of_nowhere_is_an_error(preparing: PostgresServer) -> None:
     """A database that is not there, and a password that is wrong, quote the server."""
     with pytest.raises(ShadowError, match="does not exist"):
-        dump_schema(find_programs(18), preparing.admin_dsn, "nowhere", tmp_path / "dump")
+        dump_schema(find_programs(18), preparing.admin_dsn, "nowhere")
     with pytest.raises(ShadowError, match="password authentication failed"):
-        dump_schema(find_programs(18), preparing.dsn("shop", "app", "wrong"), "shop", tmp_path / "dump")
+        dump_schema(find_programs(18), preparing.dsn("shop", "app", "wrong"), "shop")
