@@ -23,7 +23,6 @@ from pathlib import Path
 from types import ModuleType
 
 from perflab import __version__
-from perflab.cli._progress import interrupts_kept
 from perflab.errors import PerflabError
 
 INTERRUPTED = 130
@@ -50,9 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in _before_remainder(words) or bool(os.environ.get("PERFLAB_DEBUG"))
     try:
-        with interrupts_kept():
-            code = _dispatch(words)
-            sys.stdout.flush()
+        code = _dispatch(words)
+        sys.stdout.flush()
         return code
     except SystemExit as leaving:  # argparse: --help, --version, a usage error
         return leaving.code if isinstance(leaving.code, int) else COULD_NOT if leaving.code else 0

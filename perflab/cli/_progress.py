@@ -102,14 +102,15 @@ def following(total: int, of: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make SIGTERM end the program as Ctrl-C does: cleanly."""
+    """Make SIGTERM end the program as Ctrl-C does: cleanly; neither is lost in a finalizer."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        with interrupts_kept():
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
